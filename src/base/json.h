@@ -31,10 +31,10 @@ Json load_json(const std::filesystem::path& path, const JsonLimits& limits = {})
 
 /// `text` in double quotes, fit for one line of a message: control characters escaped, invalid
 /// UTF-8 replaced, cut after 120 bytes. Everything that a file provides goes through here.
-std::string quoted(std::string_view text);
+std::string quote(std::string_view text);
 
 /// A short rendering of a JSON value for messages.
-std::string found(const Json& value);
+std::string describe(const Json& value);
 
 /// A borrowed JSON object with the names that its errors need. A key whose value is null counts as
 /// absent, as Hugging Face configs write it.
