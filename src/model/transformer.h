@@ -1,0 +1,66 @@
+// SPDX-License-Identifier: Apache-2.0
+// The forward pass of Qwen3.
+#pragma once
+#include <memory>
+#include <span>
+#include <vector>
+
+#include "model/arithmetic.h"
+#include "model/config.h"
+#include "model/kv_cache.h"
+#include "model/runtime.h"
+#include "model/weights.h"
+
+namespace rill {
+
+/// One sequence's share of a forward step: `tokens` are appended to `sequence`.
+struct SequenceStep {
+  KvSequence* sequence;
+  std::span<const int32_t> tokens;  // at least one
+  size_t logits;                    // rows of logits wanted: of the last `logits` tokens
+};
+
+/// Time and volume of one kind of operation, summed over steps (Transformer::profile).
+struct OperationProfile {
+  const char* name;
+  double seconds = 0, flops = 0, bytes = 0;
+};
+
+class Transformer {
+ public:
+  /// `most_rows`: the most tokens that one step may bring, over all its sequences (the chunk size);
+  /// scratch is allocated here, once. `most_context`: positions a sequence may reach.
+  Transformer(const ModelConfig& config, const Arithmetic& arithmetic, const Weights& weights,
+              Runtime runtime, size_t most_rows, size_t most_context);
+  ~Transformer();
+
+  /// Scratch that the constructor allocates: for `rill plan`, and for the test that streaming
+  /// scratch does not grow with the context.
+  static size_t scratch_bytes(const ModelConfig& config, const Arithmetic& arithmetic,
+                              const Kernels& kernels, int threads, size_t most_rows,
+                              size_t most_context);
+
+  /// One step for several sequences side by side. `logits` receives the wanted rows,
+  /// [sum of steps[i].logits][vocab], in order. `hidden`, if not null, receives the residual stream
+  /// [layers + 1][rows][hidden] (rows: all tokens of the step in order; the embedding, then after
+  /// each layer). Throws rill::Error for an id out of range, a full cache, or a non-finite logit
+  /// (naming the sequence); the sequences then keep their former length.
+  void forward(std::span<const SequenceStep> steps, float* logits, float* hidden = nullptr);
+
+  const ModelConfig& config() const { return config_; }
+  const Arithmetic& arithmetic() const { return arithmetic_; }
+  size_t most_rows() const { return most_rows_; }
+  size_t most_context() const { return most_context_; }
+
+ private:
+  struct Scratch;
+  struct Step;
+  const ModelConfig& config_;
+  const Arithmetic arithmetic_;
+  const Weights& weights_;
+  Runtime runtime_;
+  size_t most_rows_, most_context_;
+  std::unique_ptr<Scratch> scratch_;
+};
+
+}  // namespace rill
