@@ -52,7 +52,4 @@ class Checkpoint {
 /// the one given.
 std::vector<TensorSpec> model_tensors(const ModelConfig& config, DType dtype);
 
-/// Number of parameters: the elements of all of model_tensors.
-size_t parameter_count(const ModelConfig& config);
-
 }  // namespace rill

@@ -51,6 +51,9 @@ struct ModelConfig {
   static ModelConfig load(const std::filesystem::path& folder);
   /// The same from a text; `name` stands for the file in errors.
   static ModelConfig from_json(std::string_view text, std::string_view name);
+
+  /// Elements of all tensors, a tied embedding counted once.
+  size_t parameter_count() const;
 };
 
 /// A size of the published Qwen3 series, by the name that users know it by.
