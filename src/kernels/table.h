@@ -1,0 +1,192 @@
+// SPDX-License-Identifier: Apache-2.0
+// The table of kernels: one contract per operation, one table per instruction set. Which table is
+// used never changes a bit of a result (docs/arithmetic.md gives the order of every operation).
+//
+// Functions in here have internal linkage: this header is compiled for every instruction set, and a
+// weak symbol could be taken from the wrong one.
+//
+// Sizes are in elements unless a name says bytes. All pointers are aligned to 4 bytes at least;
+// packed data and scratch to 64. Kernels allocate nothing and do not throw.
+#pragma once
+#include <cstddef>  // std::byte alone
+#include <cstdint>
+
+namespace rill {
+
+/// Outputs side by side in a packed panel: one zmm, two ymm, sixteen scalars.
+constexpr size_t kPanel = 16;
+/// k is padded with zeros to a multiple of this.
+constexpr size_t kDepthUnit = 32;
+/// Tokens in a block of the KV cache.
+constexpr size_t kBlockTokens = 64;
+/// The most query rows of one attention tile.
+constexpr size_t kMostRows = 12;
+/// Leaves of a projection that ranks may cut along k.
+constexpr size_t kLeaves = 8;
+
+/// Storage of a packed matrix; the same bytes for every instruction set. n are outputs, k inputs.
+///   F32   [n/16][k][16]            float
+///   F16   [n/16][k][16]            half
+///   BF16  [n/16][k/2][16][2]       bfloat16: one load holds k and k+1 of sixteen outputs
+///   INT8  [n/16][k/32]{half scale[16]; uint8 q[8][16][4]}   value = scale * (q - 128)
+///   INT4  [n/16][k/32]{half scale[16]; uint8 q[4][16][4]}   value = scale * (nibble - 8); the low
+///         nibbles of group c are k = 4c .. 4c+3, the high ones k = 16 + 4c ..
+enum class Format : uint8_t { F32, F16, BF16, INT8, INT4 };
+
+/// Bytes of `k` inputs (a multiple of kDepthUnit; of 2 for BF16) of one panel.
+static constexpr size_t panel_bytes(Format format, size_t k) {
+  switch (format) {
+    case Format::F32:
+      return k * kPanel * 4;
+    case Format::F16:
+    case Format::BF16:
+      return k * kPanel * 2;
+    case Format::INT8:
+      return k / 32 * (2 * kPanel + 32 * kPanel);
+    case Format::INT4:
+      return k / 32 * (2 * kPanel + 16 * kPanel);
+  }
+  return 0;
+}
+
+/// What the activations of a product are: fp32 as they are, rounded to bf16, or quantised in
+/// blocks of 32 to int8.
+enum class Operand : uint8_t { F32, BF16, Q8 };
+
+/// A packed weight matrix, borrowed. Output i is sum over k of weight[i][k] * x[k].
+struct PackedMatrix {
+  Format format;
+  size_t outputs;              // n, not padded
+  size_t depth;                // k, padded to kDepthUnit
+  const std::byte* data;       // [ceil(n/16)] panels of panel_bytes(format, depth)
+  size_t leaves;               // 1, or kLeaves: the sum is a tree of leaves
+  uint32_t leaf[kLeaves + 1];  // leaf i is k in [leaf[i], leaf[i+1]); multiples of kDepthUnit
+};
+
+/// Rows of activations converted for products, borrowed. The layout inside a row is the kernel
+/// table's own affair: only the table that wrote it may read it.
+struct Activations {
+  Operand operand;
+  size_t rows;
+  size_t depth;     // k, padded with zeros to kDepthUnit
+  std::byte* data;  // [rows][stride_bytes]
+  size_t stride_bytes;
+};
+
+enum class Epilogue : uint8_t {
+  STORE,     // y = acc (+ bias)
+  ADD,       // y = y + (acc + bias): y holds the residual
+  SILU_MUL,  // panels are gate, up, gate, up, ...: y = silu(gate) * up, [rows][outputs / 2]
+};
+
+/// y = W x for all rows of `x`.
+struct LinearJob {
+  const PackedMatrix* weight;
+  const float* bias;  // [outputs] or null; not with SILU_MUL
+  Activations x;
+  float* y;  // [x.rows][y_stride]
+  size_t y_stride;
+  Epilogue epilogue;
+};
+
+/// The state of an online softmax over some keys, for the rows of one tile, borrowed.
+///   m   the largest score (base-2 logits), -infinity when no key was seen
+///   l   sum of exp2(s - m), kept in sixteen lanes (lane = key mod 16)
+///   o   sum of exp2(s - m) * v
+struct SoftmaxState {
+  float* m;  // [kMostRows]
+  float* l;  // [kMostRows][16]
+  float* o;  // [kMostRows][o_stride], o_stride = head_dim rounded up to 16
+};
+
+/// Floats of one SoftmaxState: m is followed by l and o (each aligned to 64 bytes).
+static constexpr size_t state_floats(size_t head_dim) {
+  return 16 + kMostRows * 16 + kMostRows * ((head_dim + 15) / 16 * 16);
+}
+[[maybe_unused]] static inline SoftmaxState state_at(float* base) {
+  return {base, base + 16, base + 16 + kMostRows * 16};
+}
+
+/// A tile of query rows against the keys of one attention block (or, for standard attention, of
+/// any run of keys). K and V are read as the KV cache stores them, per pool block of 64 tokens:
+///   K  a matrix with the 64 tokens as outputs and head_dim as k (format: the KV type)
+///   V  a matrix with head_dim as outputs and the 64 tokens as k
+/// so K is [64/16] panels of panel_bytes(kv, head_dim), V is [ceil(head_dim/16)] panels of
+/// panel_bytes(kv, 64).
+struct AttentionTile {
+  Format kv;        // F32, F16 or BF16
+  Operand operand;  // F32 or BF16: what q and the probabilities are
+  size_t head_dim;
+  size_t rows;         // 1 to kMostRows
+  const std::byte* q;  // [rows][q_stride_bytes], written by Kernels::convert
+  size_t q_stride_bytes;
+  const std::byte* const* k;  // pool blocks of this head, from the one that holds `first`
+  const std::byte* const* v;
+  size_t first;            // offset of the first key in k[0], a multiple of 16
+  size_t keys;             // a multiple of 16; keys past the visible ones are multiplied by +0
+  const int32_t* visible;  // [rows] keys from `first` on that the row sees: <= 0 none
+  std::byte* scratch;      // attention_scratch_bytes(keys)
+};
+
+/// Up to sixteen rows of a row-major matrix in a checkpoint.
+struct PackSource {
+  Format dtype;                  // F32, F16 or BF16
+  const std::byte* row[kPanel];  // null: a row of zeros
+  size_t columns;                // k, not padded
+};
+
+/// One instruction set.
+struct Kernels {
+  const char* name;     // "scalar", "avx2", "avx512", "avx512vnni", "avx512bf16"
+  bool (*supported)();  // can this processor run it?
+  size_t tile_rows;     // rows of the widest register tile: a good granule for prefill
+
+  /// Bytes of one converted row: for Activations::stride_bytes. A multiple of 64, and never a
+  /// multiple of 4096 (rows of a tile would fall on one set of the L1 cache).
+  size_t (*activation_bytes)(Operand operand, size_t depth);
+
+  /// Converts `count` values of one row to `operand`, padded with zeros to `depth`.
+  void (*convert)(Operand operand, const float* x, size_t count, size_t depth, std::byte* out);
+
+  /// y = W x on the panels [first, last) of the weight (with SILU_MUL both even).
+  void (*linear)(const LinearJob& job, size_t first, size_t last);
+
+  /// y[i] = (x[i] * r) * weight[i], r = 1 / sqrt(sum of squares / n + eps). In place is fine.
+  void (*rms_norm)(const float* x, const float* weight, size_t n, float eps, float* y);
+
+  /// Rotates the halves of one head in place: (a, b) -> (a cos - b sin, b cos + a sin), then
+  /// multiplies by `scale` (1 leaves the bits). cosine, sine [head_dim / 2].
+  void (*rope)(float* x, const float* cosine, const float* sine, size_t head_dim, float scale);
+
+  /// Streaming attention: the state of `tile`'s keys from nothing; if `fresh` it is written to
+  /// `state`, else it is merged into it (state earlier).
+  void (*attend)(const AttentionTile& tile, SoftmaxState state, bool fresh);
+
+  /// a = merge(a, b), a earlier.
+  void (*merge)(SoftmaxState a, SoftmaxState b, size_t rows, size_t head_dim);
+
+  /// Standard attention, step 1: scores [rows][stride] of tile.keys keys (-infinity where masked)
+  /// and m[row] = max(m[row], scores).
+  void (*scores)(const AttentionTile& tile, float* scores, size_t stride, float* m);
+
+  /// Standard attention, step 2: adds the keys of `tile` with the given maximum state.m to the
+  /// chains state.l and state.o (which start at +0). `scores` is overwritten.
+  void (*accumulate)(const AttentionTile& tile, float* scores, size_t stride, SoftmaxState state);
+
+  /// Standard attention: a.l += b.l, a.o += b.o.
+  void (*add)(SoftmaxState a, SoftmaxState b, size_t rows, size_t head_dim);
+
+  /// out[row] = o / l for one row of a state; l lanes join by the tree 8-4-2-1.
+  void (*finish)(SoftmaxState state, size_t row, size_t head_dim, float* out);
+
+  /// Packs sixteen rows of weights into one panel. `source` is the row-major matrix of dtype F32,
+  /// F16 or BF16 (unaligned), rows past `rows` and k past `columns` are zero. See PackSource.
+  void (*pack)(const PackSource& source, Format format, size_t depth, std::byte* panel);
+};
+
+/// Bytes of AttentionTile::scratch for `keys` keys.
+static constexpr size_t attention_scratch_bytes(size_t keys) {
+  return kMostRows * keys * 8 + 4096;
+}
+
+}  // namespace rill
