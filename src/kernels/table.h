@@ -131,8 +131,9 @@ struct AttentionTile {
 /// Up to sixteen rows of a row-major matrix in a checkpoint.
 struct PackSource {
   Format dtype;                  // F32, F16 or BF16
-  const std::byte* row[kPanel];  // null: a row of zeros
+  bool through_f16;              // round to F16 first (--weights f16 under bf16 compute)
   size_t columns;                // k, not padded
+  const std::byte* row[kPanel];  // null: a row of zeros
 };
 
 /// One instruction set.
@@ -179,9 +180,9 @@ struct Kernels {
   /// out[row] = o / l for one row of a state; l lanes join by the tree 8-4-2-1.
   void (*finish)(SoftmaxState state, size_t row, size_t head_dim, float* out);
 
-  /// Packs sixteen rows of weights into one panel. `source` is the row-major matrix of dtype F32,
-  /// F16 or BF16 (unaligned), rows past `rows` and k past `columns` are zero. See PackSource.
-  void (*pack)(const PackSource& source, Format format, size_t depth, std::byte* panel);
+  /// Packs up to sixteen rows of weights into one panel of `format`, zeros beyond. False if a value
+  /// does not fit: not finite, or too large for F16 or for the half-precision scales of INT8, INT4.
+  bool (*pack)(const PackSource& source, Format format, size_t depth, std::byte* panel);
 };
 
 /// Bytes of AttentionTile::scratch for `keys` keys.
