@@ -1,0 +1,259 @@
+// SPDX-License-Identifier: Apache-2.0
+#include "kernels/ceilings.h"
+
+#include <sys/mman.h>
+
+#include <algorithm>
+#include <chrono>
+#include <cstdint>
+#include <cstring>
+
+#include "base/buffer.h"
+#include "base/topology.h"
+
+namespace rill {
+namespace {
+
+double now() {
+  using Clock = std::chrono::steady_clock;
+  return std::chrono::duration<double>(Clock::now().time_since_epoch()).count();
+}
+
+/// Seconds that `body(worker)` takes on all threads, from a barrier to a barrier.
+template <class Body>
+double timed(Team& team, const Body& body) {
+  double start = 0, end = 0;
+  team.run([&](Worker& worker) {
+    worker.barrier();
+    if (worker.first()) start = now();
+    body(worker);
+    worker.barrier();
+    if (worker.first()) end = now();
+  });
+  return std::max(end - start, 1e-9);
+}
+
+/// A loop of one instruction, and the operations (a multiplication and an addition are two) that
+/// one of its iterations does.
+struct PeakLoop {
+  void (*run)(uint64_t iterations);
+  double operations;
+  uint64_t iterations;  // some milliseconds
+};
+
+constexpr int kRounds = 5;
+
+double peak(Team& team, const PeakLoop& loop) {
+  double best = 0;
+  for (int round = 0; round < kRounds; ++round) {
+    const double seconds = timed(team, [&](Worker&) { loop.run(loop.iterations); });
+    const double operations = loop.operations * static_cast<double>(loop.iterations);
+    best = std::max(best, team.size() * operations / seconds);
+  }
+  return best;
+}
+
+/// Multiplications and additions that any compiler vectorises as far as its baseline goes.
+void portable_loop(uint64_t iterations) {
+  float sums[64] = {}, factor = 0.5f;
+  for (uint64_t i = 0; i < iterations; ++i) {
+    for (float& sum : sums) sum = sum * factor + 1.0f;
+    asm volatile("" : "+m"(factor));
+  }
+  asm volatile("" : : "m"(sums));
+}
+
+#if defined(__x86_64__)
+
+// The loops are whole asm statements: nothing for a compiler to fold, and no target flags. Twelve
+// chains hide a latency of six cycles at two instructions a cycle. Registers start from zero, since
+// what stood in them could be denormals, which are slow on some processors.
+#define RILL_CLOBBERS                                                                            \
+  "cc", "xmm0", "xmm1", "xmm2", "xmm3", "xmm4", "xmm5", "xmm6", "xmm7", "xmm8", "xmm9", "xmm10", \
+      "xmm11", "xmm12", "xmm13", "xmm14", "xmm15"
+#define RILL_ZERO(i) "vpxor %%xmm" #i ", %%xmm" #i ", %%xmm" #i "\n"
+#define RILL_TWELVE(ONE) \
+  ONE(0) ONE(1) ONE(2) ONE(3) ONE(4) ONE(5) ONE(6) ONE(7) ONE(8) ONE(9) ONE(10) ONE(11)
+#define RILL_LOOP(BODY)                                                         \
+  asm volatile(RILL_TWELVE(RILL_ZERO) RILL_ZERO(12) RILL_ZERO(13) RILL_ZERO(14) \
+                   RILL_ZERO(15) "1:\n" BODY "dec %0\n jnz 1b\n vzeroupper\n"   \
+               : "+r"(iterations)                                               \
+               :                                                                \
+               : RILL_CLOBBERS)
+
+#define RILL_FMA_YMM(i) "vfmadd231ps %%ymm14, %%ymm15, %%ymm" #i "\n"
+#define RILL_FMA_ZMM(i) "vfmadd231ps %%zmm14, %%zmm15, %%zmm" #i "\n"
+#define RILL_BF16_ZMM(i) "vdpbf16ps %%zmm14, %%zmm15, %%zmm" #i "\n"
+#define RILL_VNNI_ZMM(i) "vpdpbusd %%zmm14, %%zmm15, %%zmm" #i "\n"
+
+void fma_ymm(uint64_t iterations) {
+  RILL_LOOP(RILL_TWELVE(RILL_FMA_YMM));
+}
+void fma_zmm(uint64_t iterations) {
+  RILL_LOOP(RILL_TWELVE(RILL_FMA_ZMM));
+}
+void bf16_zmm(uint64_t iterations) {
+  RILL_LOOP(RILL_TWELVE(RILL_BF16_ZMM));
+}
+void vnni_zmm(uint64_t iterations) {
+  RILL_LOOP(RILL_TWELVE(RILL_VNNI_ZMM));
+}
+
+// Without VNNI the best that an int4 or int8 product can do: eight products added in 16 bits, then
+// one widening. The temporaries are written before they are read, so renaming frees the chains.
+#define RILL_MADDUBS(R, t, s) \
+  "vpmaddubsw %%" R "14, %%" R "15, %%" R #s "\n vpaddw %%" R #s ", %%" R #t ", %%" R #t "\n"
+#define RILL_MADDUBS_EIGHT(R, acc, t, s)                                                      \
+  "vpmaddubsw %%" R "14, %%" R "15, %%" R #t "\n" RILL_MADDUBS(R, t, s) RILL_MADDUBS(R, t, s) \
+      RILL_MADDUBS(R, t, s) RILL_MADDUBS(R, t, s) RILL_MADDUBS(R, t, s) RILL_MADDUBS(R, t, s) \
+          RILL_MADDUBS(R, t, s) "vpmaddwd %%" R "13, %%" R #t ", %%" R #t "\n vpaddd %%" R #t \
+                                ", %%" R #acc ", %%" R #acc "\n"
+#define RILL_MADDUBS_LOOP(R)     \
+  RILL_MADDUBS_EIGHT(R, 0, 1, 2) \
+  RILL_MADDUBS_EIGHT(R, 3, 4, 5) RILL_MADDUBS_EIGHT(R, 6, 7, 8) RILL_MADDUBS_EIGHT(R, 9, 10, 11)
+
+void maddubs_ymm(uint64_t iterations) {
+  RILL_LOOP(RILL_MADDUBS_LOOP("ymm"));
+}
+void maddubs_zmm(uint64_t iterations) {
+  RILL_LOOP(RILL_MADDUBS_LOOP("zmm"));
+}
+
+constexpr uint64_t kIterations = 2000000;
+
+void measure_instructions(Team& team, Ceilings& ceilings) {
+  const auto best = [&](double& ceiling, void (*run)(uint64_t), double operations) {
+    ceiling = std::max(ceiling, peak(team, {run, operations, kIterations}));
+  };
+  __builtin_cpu_init();
+  if (__builtin_cpu_supports("avx2") && __builtin_cpu_supports("fma")) {
+    best(ceilings.fma, fma_ymm, 12 * 16);
+    best(ceilings.maddubs, maddubs_ymm, 4 * 8 * 64);
+  }
+  if (__builtin_cpu_supports("avx512f")) best(ceilings.fma, fma_zmm, 12 * 32);
+  if (__builtin_cpu_supports("avx512bw")) best(ceilings.maddubs, maddubs_zmm, 4 * 8 * 128);
+  if (__builtin_cpu_supports("avx512vnni")) best(ceilings.vnni, vnni_zmm, 12 * 128);
+  if (__builtin_cpu_supports("avx512bf16")) best(ceilings.vdpbf16ps, bf16_zmm, 12 * 64);
+}
+
+#define RILL_LOADS                                                                            \
+  "vmovaps (%0), %%ymm0\n vmovaps 32(%0), %%ymm1\n vmovaps 64(%0), %%ymm2\n vmovaps 96(%0), " \
+  "%%ymm3\n vmovaps 128(%0), %%ymm4\n vmovaps 160(%0), %%ymm5\n vmovaps 192(%0), %%ymm6\n "   \
+  "vmovaps 224(%0), %%ymm7\n"
+
+/// Reads 256 bytes at `p`; no sum, so that nothing but the loads takes time.
+template <bool kAvx>
+inline void read_256(const std::byte* p) {
+  if constexpr (kAvx) {
+    asm volatile(RILL_LOADS
+                 :
+                 : "r"(p)
+                 : "xmm0", "xmm1", "xmm2", "xmm3", "xmm4", "xmm5", "xmm6", "xmm7");
+  } else {
+    for (int i = 0; i < 256; i += 16) asm volatile("movaps (%0), %%xmm0" : : "r"(p + i) : "xmm0");
+  }
+}
+
+bool has_avx() {
+  return __builtin_cpu_supports("avx2");
+}
+
+#else
+
+void measure_instructions(Team&, Ceilings&) {}
+
+template <bool kAvx>
+inline void read_256(const std::byte* p) {
+  uint64_t words[32], sum = 0;
+  std::memcpy(words, p, sizeof words);
+  for (uint64_t word : words) sum += word;
+  asm volatile("" : : "r"(sum));
+}
+
+bool has_avx() {
+  return false;
+}
+
+#endif
+
+/// How to read: a thread's share in `streams` runs side by side, asking `ahead` bytes ahead (0: the
+/// processor's own prefetching alone).
+struct ReadPattern {
+  size_t streams, ahead;
+};
+
+template <bool kAvx>
+void read(const std::byte* data, size_t bytes, ReadPattern pattern) {
+  const size_t run = bytes / pattern.streams / 256 * 256;
+  for (size_t i = 0; i < run; i += 256) {
+    for (size_t stream = 0; stream < pattern.streams; ++stream) {
+      const std::byte* p = data + stream * run + i;
+      if (pattern.ahead)
+        for (size_t line = 0; line < 256; line += 64) __builtin_prefetch(p + pattern.ahead + line);
+      read_256<kAvx>(p);
+    }
+  }
+}
+
+/// Bytes per second of the fastest pattern over `buffer`.
+double bandwidth(Team& team, const Buffer& buffer) {
+  constexpr ReadPattern kPatterns[] = {{1, 0}, {2, 0}, {4, 0}, {8, 0}, {2, 1024}, {4, 1024}};
+  const bool avx = has_avx();
+  double best = 0;
+  for (int round = 0; round < 3; ++round) {
+    for (const ReadPattern& pattern : kPatterns) {
+      const double seconds = timed(team, [&](Worker& worker) {
+        const Range share = worker.share(buffer.size(), 4096);
+        const std::byte* data = buffer.data() + share.begin;
+        if (avx) {
+          read<true>(data, share.end - share.begin, pattern);
+        } else {
+          read<false>(data, share.end - share.begin, pattern);
+        }
+      });
+      // What the cutting into streams leaves over is less than one part in ten thousand.
+      best = std::max(best, static_cast<double>(buffer.size()) / seconds);
+    }
+  }
+  return best;
+}
+
+double bandwidth(Team& team, size_t bytes, bool huge_pages) {
+  Buffer buffer(bytes, "the measurement of read bandwidth");
+  if (!huge_pages) madvise(buffer.data(), buffer.size(), MADV_NOHUGEPAGE);
+  team.run([&](Worker& worker) {
+    const Range share = worker.share(bytes, 4096);
+    std::memset(buffer.data() + share.begin, 1, share.end - share.begin);
+  });
+  return bandwidth(team, buffer);
+}
+
+/// Large enough that the caches keep little of it, small enough to be read dozens of times in a
+/// second.
+size_t read_bytes(size_t most_bytes) {
+  constexpr size_t kLeast = size_t{64} << 20, kWanted = size_t{256} << 20;
+  const size_t wanted = std::max(kWanted, 8 * cache_bytes(3));
+  const size_t limit = most_bytes ? most_bytes : available_memory() / 4;
+  return std::max(kLeast, std::min(wanted, limit)) / 4096 * 4096;
+}
+
+}  // namespace
+
+void Ceilings::keep_best(const Ceilings& other) {
+  fma = std::max(fma, other.fma);
+  vdpbf16ps = std::max(vdpbf16ps, other.vdpbf16ps);
+  vnni = std::max(vnni, other.vnni);
+  maddubs = std::max(maddubs, other.maddubs);
+  bandwidth = std::max(bandwidth, other.bandwidth);
+}
+
+Ceilings measure_ceilings(Team& team, size_t most_bytes) {
+  Ceilings ceilings;
+  measure_instructions(team, ceilings);
+  if (ceilings.fma == 0) ceilings.fma = peak(team, {portable_loop, 64 * 2, 1000000});
+  const size_t bytes = read_bytes(most_bytes);
+  ceilings.bandwidth = std::max(bandwidth(team, bytes, true), bandwidth(team, bytes, false));
+  return ceilings;
+}
+
+}  // namespace rill
