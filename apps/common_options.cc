@@ -1,0 +1,154 @@
+// SPDX-License-Identifier: Apache-2.0
+#include "common_options.h"
+
+#include <charconv>
+
+#include "kernels/kernels.h"
+#include "program.h"
+#include "progress_bar.h"
+
+namespace rill::apps {
+namespace {
+
+/// An option whose text `parse` turns into `target`; its errors are usage errors.
+template <class T, class Parse>
+CLI::Option* add_parsed(CLI::App& command, const std::string& name, T& target, Parse parse,
+                        const std::string& description) {
+  return command.add_option_function<std::string>(
+      name, [&target, name, parse](const std::string& text) { target = parse(text, name); },
+      description);
+}
+
+size_t parse_block_size(const std::string& text, const std::string& option) {
+  size_t value = 0;
+  const auto [end, error] = std::from_chars(text.data(), text.data() + text.size(), value);
+  const bool whole = error == std::errc() && end == text.data() + text.size();
+  if (!whole || value < 16 || value > 1024 || (value & (value - 1)) != 0) {
+    throw UsageError(option + " is '" + text + "'; use a power of two from 16 to 1024");
+  }
+  return value;
+}
+
+std::string parse_isa(const std::string& text, const std::string& option) {
+  std::string names = "auto";
+  if (text == "auto") return "";
+  for (const Kernels* kernels : all_kernels()) {
+    if (text == kernels->name) return text;
+    names += std::string(", ") + kernels->name;
+  }
+  throw UsageError(option + " is '" + text + "'; use one of " + names);
+}
+
+}  // namespace
+
+LoadOptions CommonOptions::load_options() const {
+  LoadOptions load;
+  load.arithmetic = arithmetic;
+  load.threads = threads;
+  load.isa = isa;
+  if (chunk != 0) load.session.chunk = chunk;
+  load.session.context = context;
+  load.progress = progress_bar("packing the weights");
+  return load;
+}
+
+void add_model_option(CLI::App& command, CommonOptions& options) {
+  command
+      .add_option("MODEL", options.model,
+                  "folder of a Qwen3 checkpoint as published on Hugging Face")
+      ->required();
+}
+
+void add_arithmetic_options(CLI::App& command, CommonOptions& options, AttentionType attention) {
+  ArithmeticOptions& arithmetic = options.arithmetic;
+  arithmetic.attention = attention;
+  const std::string group = "Arithmetic (part of the result)";
+  add_parsed(command, "--attention", arithmetic.attention, parse_attention_type,
+             std::string("standard or streaming (default ") + to_string(attention) + ")")
+      ->group(group);
+  add_parsed(command, "--block-size", arithmetic.block_size, parse_block_size,
+             "keys per attention block: 16, 32, ... 1024 (default 64)")
+      ->group(group);
+  add_parsed(command, "--weights", arithmetic.weights, parse_weight_type,
+             "auto, bf16, f16, f32, int8 or int4 (default auto: as stored)")
+      ->group(group);
+  add_parsed(command, "--compute", arithmetic.compute, parse_compute_type,
+             "auto, f32 or bf16 (default auto: bf16 for bf16, int8 and int4 weights)")
+      ->group(group);
+  add_parsed(command, "--kv", arithmetic.kv, parse_kv_type,
+             "type of the KV cache: auto, f16, bf16 or f32 (default auto: as --compute)")
+      ->group(group);
+  add_parsed(command, "--isa", options.isa, parse_isa,
+             "instruction set: auto, scalar, avx2, avx512, avx512vnni, avx512bf16 (default: "
+             "$RILL_ISA, else the best of this machine); never changes a result")
+      ->group("Machine (never part of the result)");
+}
+
+void add_thread_option(CLI::App& command, CommonOptions& options) {
+  command
+      .add_option("--threads", options.threads,
+                  "threads (default: $OMP_NUM_THREADS, else the cores left to this process)")
+      ->check(CLI::Range(1, 1024))
+      ->type_name("N")
+      ->group("Machine (never part of the result)");
+}
+
+void add_chunk_option(CLI::App& command, CommonOptions& options) {
+  command
+      .add_option("--chunk", options.chunk, "most tokens of the prompt in one step (default 512)")
+      ->check(CLI::Range(size_t{1}, size_t{1} << 20))
+      ->type_name("N")
+      ->group("Machine (never part of the result)");
+}
+
+void add_context_option(CLI::App& command, CommonOptions& options) {
+  command
+      .add_option(
+          "--ctx", options.context,
+          "tokens that the KV cache holds (default 4096, or what the model or memory allow)")
+      ->check(CLI::Range(size_t{1}, size_t{1} << 30))
+      ->type_name("N");
+}
+
+void add_common_options(CLI::App& command, CommonOptions& options) {
+  add_model_option(command, options);
+  add_arithmetic_options(command, options);
+  add_thread_option(command, options);
+  add_chunk_option(command, options);
+  add_context_option(command, options);
+}
+
+std::vector<int32_t> parse_ids(const std::string& text, const std::string& option) {
+  std::vector<int32_t> ids;
+  const char* at = text.data();
+  const char* const end = at + text.size();
+  auto skip_blanks = [&] {
+    while (at != end && (*at == ' ' || *at == '\t' || *at == '\n' || *at == '\r')) ++at;
+  };
+  for (bool more = true; more;) {
+    skip_blanks();
+    int32_t id = 0;
+    const auto [stop, error] = std::from_chars(at, end, id);
+    if (error != std::errc() || id < 0) {
+      fail(option, " holds '", std::string(at, std::min(end, at + 20)), "' at byte ",
+           at - text.data(), ", expected token ids from 0 to 2147483647 with commas between");
+    }
+    ids.push_back(id);
+    at = stop;
+    skip_blanks();
+    more = at != end && *at == ',';
+    if (more) ++at;
+  }
+  if (at != end) {
+    fail(option, " holds '", std::string(at, std::min(end, at + 20)), "' at byte ",
+         at - text.data(), ", expected a comma or the end");
+  }
+  return ids;
+}
+
+std::string describe_run(const LoadedModel& model) {
+  return describe(model.arithmetic) + "; isa " + model.kernels.name + ", " +
+         std::to_string(model.team.size()) + (model.team.size() == 1 ? " thread" : " threads");
+}
+
+}  // namespace rill::apps

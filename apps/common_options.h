@@ -1,0 +1,50 @@
+// SPDX-License-Identifier: Apache-2.0
+// The options that all commands share which compute.
+#pragma once
+#include <CLI/CLI.hpp>
+#include <cstdint>
+#include <string>
+#include <vector>
+
+#include "engine/loaded_model.h"
+#include "rill/options.h"
+
+namespace rill::apps {
+
+/// MODEL, and how to compute with it.
+struct CommonOptions {
+  std::string model;
+  ArithmeticOptions arithmetic;
+  std::string isa;     // "": RILL_ISA, else the best
+  int threads = 0;     // 0: all cores that this process may use
+  size_t chunk = 0;    // 0: the default of LoadOptions
+  size_t context = 0;  // 0: chosen by the engine
+
+  /// The same for the engine. A progress bar is drawn on standard error if that is a terminal.
+  /// Throws UsageError for an --isa that no build knows.
+  LoadOptions load_options() const;
+};
+
+/// MODEL: a positional, required.
+void add_model_option(CLI::App& command, CommonOptions& options);
+
+/// --attention --block-size --weights --compute --kv --isa. `attention` is the default.
+void add_arithmetic_options(CLI::App& command, CommonOptions& options,
+                            AttentionType attention = AttentionType::STREAMING);
+
+/// --threads --chunk (without --chunk where a command has its own meaning for it).
+void add_thread_option(CLI::App& command, CommonOptions& options);
+void add_chunk_option(CLI::App& command, CommonOptions& options);
+/// --ctx
+void add_context_option(CLI::App& command, CommonOptions& options);
+
+/// All of the above.
+void add_common_options(CLI::App& command, CommonOptions& options);
+
+/// "1,2,3", with blanks around the commas allowed. Throws UsageError naming `option`.
+std::vector<int32_t> parse_ids(const std::string& text, const std::string& option);
+
+/// The last line of a computing command: "weights bf16, ... · isa avx2 · 2 threads".
+std::string describe_run(const LoadedModel& model);
+
+}  // namespace rill::apps

@@ -1,0 +1,131 @@
+// SPDX-License-Identifier: Apache-2.0
+#include "program.h"
+
+#include <unistd.h>
+
+#include <cerrno>
+#include <csignal>
+#include <cstdio>
+#include <cstdlib>
+#include <cstring>
+#include <iostream>
+#include <new>
+
+#include "engine/memory_plan.h"
+#include "rill/rill.h"
+
+namespace rill::apps {
+namespace {
+
+bool write_all(int descriptor, std::string_view text) {
+  while (!text.empty()) {
+    const ssize_t written = ::write(descriptor, text.data(), text.size());
+    if (written < 0 && errno == EINTR) continue;
+    if (written < 0) return false;
+    text.remove_prefix(static_cast<size_t>(written));
+  }
+  return true;
+}
+
+/// One line: a message may quote several lines of a library's.
+std::string one_line(std::string text) {
+  for (char& c : text)
+    if (c == '\n' || c == '\r') c = ' ';
+  while (!text.empty() && text.back() == ' ') text.pop_back();
+  return text;
+}
+
+int report(const std::string& name, const std::string& sentence, int status) {
+  note(name + ": " + one_line(sentence) + "\n");
+  return status;
+}
+
+/// The subcommand that was being parsed, for the pointer to its help.
+std::string invocation(const CLI::App& app) {
+  std::string words = app.get_name();
+  const CLI::App* current = &app;
+  while (!current->get_subcommands().empty()) {
+    current = current->get_subcommands().front();
+    words += " " + current->get_name();
+  }
+  return words;
+}
+
+int run_guarded(Program& program) {
+  const std::string name = program.app.get_name();
+  try {
+    const int status = program.action ? program.action() : 0;
+    std::cout.flush();
+    if (!std::cout) fail("cannot write to standard output; see that its disk has room");
+    return status;
+  } catch (const UsageError& error) {
+    return report(name, error.what(), 2);
+  } catch (const DoesNotFit& error) {
+    report(name, error.what(), 1);
+    note(error.table());
+    return 1;
+  } catch (const Error& error) {
+    return report(name, error.what(), 1);
+  } catch (const std::bad_alloc&) {
+    return report(name, "no memory is left; take a smaller --ctx or --chunk, or --weights int8", 1);
+  } catch (const std::exception& error) {
+    return report(name, std::string("something went wrong inside: ") + error.what(), 1);
+  }
+}
+
+}  // namespace
+
+CLI::App* add_command(Program& program, const std::string& name, const std::string& description,
+                      const std::string& example, std::function<int()> run) {
+  CLI::App* command = program.app.add_subcommand(name, description);
+  command->footer("Example:\n  " + example);
+  command->callback([&program, run = std::move(run)] { program.action = run; });
+  return command;
+}
+
+int run_program(int argc, char** argv, const std::string& description,
+                const std::function<void(Program&)>& define) {
+  std::signal(SIGPIPE, SIG_IGN);  // a closed pipe becomes an error of write()
+  const std::string path = argc > 0 ? argv[0] : "rill";
+  CLI::App app(description, path.substr(path.rfind('/') + 1));
+  app.set_version_flag("--version", std::string(version()));
+  app.failure_message(CLI::FailureMessage::simple);
+  Program program{app, {}};
+  define(program);
+  try {
+    app.parse(argc, argv);
+  } catch (const CLI::ParseError& error) {
+    if (error.get_exit_code() == 0) {  // --help, --version
+      std::ostringstream text;
+      app.exit(error, text, text);
+      program.action = [&text] {
+        print(text.str());
+        return 0;
+      };
+      return run_guarded(program);
+    }
+    return report(app.get_name(),
+                  std::string(error.what()) + "; see " + invocation(app) + " --help", 2);
+  } catch (const Error& error) {  // an option's text that its parser refuses
+    return report(app.get_name(), error.what(), 2);
+  }
+  return run_guarded(program);
+}
+
+void print(std::string_view text) {
+  if (!write_all(STDOUT_FILENO, text)) {
+    fail("cannot write to standard output (", std::strerror(errno),
+         "); see that its disk has room or that its reader still runs");
+  }
+}
+
+void note(std::string_view text) {
+  (void)write_all(STDERR_FILENO, text);
+}
+
+bool is_terminal(int descriptor) {
+  const char* kind = std::getenv("TERM");
+  return ::isatty(descriptor) != 0 && kind != nullptr && std::strcmp(kind, "dumb") != 0;
+}
+
+}  // namespace rill::apps
