@@ -30,7 +30,9 @@ FlushSubnormals::FlushSubnormals() {
   asm volatile("mrs %0, fpcr" : "=r"(saved_));
   asm volatile("msr fpcr, %0" ::"r"((saved_ & ~(3ull << 22)) | (1ull << 24)));
 }
-FlushSubnormals::~FlushSubnormals() { asm volatile("msr fpcr, %0" ::"r"(saved_)); }
+FlushSubnormals::~FlushSubnormals() {
+  asm volatile("msr fpcr, %0" ::"r"(saved_));
+}
 #else
 #error "flush-to-zero is not known for this processor"
 #endif
@@ -44,7 +46,9 @@ uint16_t bf16_from_float(float value) {
   return static_cast<uint16_t>((bits + 0x7fffu + (bits >> 16 & 1u)) >> 16);
 }
 
-float float_from_bf16(uint16_t bits) { return std::bit_cast<float>(uint32_t{bits} << 16); }
+float float_from_bf16(uint16_t bits) {
+  return std::bit_cast<float>(uint32_t{bits} << 16);
+}
 
 uint16_t f16_from_float(float value) {
   const uint32_t bits = std::bit_cast<uint32_t>(value);
@@ -67,14 +71,18 @@ float float_from_f16(uint16_t bits) {
     magnitude = fraction != 0 ? std::numeric_limits<double>::quiet_NaN()
                               : std::numeric_limits<double>::infinity();
   } else {
-    magnitude = exponent == 0 ? std::ldexp(fraction, -24)
-                              : std::ldexp(1024 + fraction, exponent - 25);
+    magnitude =
+        exponent == 0 ? std::ldexp(fraction, -24) : std::ldexp(1024 + fraction, exponent - 25);
   }
   return static_cast<float>((bits & 0x8000u) != 0 ? -magnitude : magnitude);
 }
 
-float round_bf16(float value) { return float_from_bf16(bf16_from_float(value)); }
-float round_f16(float value) { return float_from_f16(f16_from_float(value)); }
+float round_bf16(float value) {
+  return float_from_bf16(bf16_from_float(value));
+}
+float round_f16(float value) {
+  return float_from_f16(f16_from_float(value));
+}
 
 float round_kv(KvType type, float value) {
   if (type == KvType::kBf16) return round_bf16(value);

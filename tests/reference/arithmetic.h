@@ -75,7 +75,7 @@ struct Rope {
   double original_max_position_embeddings = 0.0;
   double beta_fast = 32.0, beta_slow = 1.0;
   bool truncate = true;
-  double attention_factor = 0.0;               // 0: derived
+  double attention_factor = 0.0;              // 0: derived
   double mscale = 0.0, mscale_all_dim = 0.0;  // 0: absent
 };
 struct RopeRow {
@@ -103,10 +103,10 @@ struct Matrix {
   WeightType type = WeightType::kF32;
   ComputeType compute = ComputeType::kF32;
   int64_t outputs = 0, inputs = 0;
-  int64_t padded_inputs = 0;   // inputs rounded up to 32
-  std::vector<float> values;   // [padded_inputs][outputs], rounded; empty for int8 and int4
-  std::vector<int8_t> codes;   // [padded_inputs][outputs]; empty otherwise
-  std::vector<float> scales;   // [padded_inputs / 32][outputs]
+  int64_t padded_inputs = 0;  // inputs rounded up to 32
+  std::vector<float> values;  // [padded_inputs][outputs], rounded; empty for int8 and int4
+  std::vector<int8_t> codes;  // [padded_inputs][outputs]; empty otherwise
+  std::vector<float> scales;  // [padded_inputs / 32][outputs]
 
   bool quantised() const { return type == WeightType::kInt8 || type == WeightType::kInt4; }
   std::vector<float> row(int64_t output) const;  // dequantised [inputs]: an embedding row
@@ -144,7 +144,7 @@ SoftmaxState block_state(const Options& options, std::span<const float> q, const
                          int64_t block, int64_t position);
 int stripe_of_block(int64_t block, int block_size);
 // q is normed, rotated, scaled and (bf16 compute) rounded. Returns O / l, fp32, [head_dim].
-std::vector<float> attention(const Options& options, std::span<const float> q,
-                             const KeyValues& kv, int64_t position);
+std::vector<float> attention(const Options& options, std::span<const float> q, const KeyValues& kv,
+                             int64_t position);
 
 }  // namespace rill::reference

@@ -17,7 +17,8 @@ class Tensors {
   const std::vector<float>& get(const std::string& name, std::vector<int64_t> shape) const {
     const auto it = tensors_.find(name);
     if (it == tensors_.end()) throw std::runtime_error("tensor " + name + " is missing");
-    if (it->second.shape != shape) throw std::runtime_error("tensor " + name + " has a wrong shape");
+    if (it->second.shape != shape)
+      throw std::runtime_error("tensor " + name + " has a wrong shape");
     return it->second.values;
   }
   Matrix matrix(const Options& options, const std::string& name, int64_t outputs,

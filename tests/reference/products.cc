@@ -13,7 +13,9 @@ namespace rill::reference {
 // ---- 8. Linear layers -------------------------------------------------------------------------
 namespace {
 
-int64_t round_up(int64_t value, int64_t step) { return (value + step - 1) / step * step; }
+int64_t round_up(int64_t value, int64_t step) {
+  return (value + step - 1) / step * step;
+}
 
 float held_value(const Options& options, float stored) {
   float value = stored;
@@ -83,8 +85,8 @@ std::vector<float> Matrix::row(int64_t output) const {
 
 Matrix make_matrix(const Options& options, int64_t outputs, int64_t inputs, const float* source) {
   const FlushSubnormals flush;
-  Matrix w{options.weights, options.compute, outputs, inputs, round_up(inputs, kQuantBlock),
-           {},              {},              {}};
+  Matrix w{
+      options.weights, options.compute, outputs, inputs, round_up(inputs, kQuantBlock), {}, {}, {}};
   if (w.quantised()) {
     w.codes.assign(w.padded_inputs * outputs, 0);
     w.scales.assign(w.padded_inputs / kQuantBlock * outputs, 0.0f);
@@ -105,7 +107,9 @@ Matrix make_matrix(const Options& options, int64_t outputs, int64_t inputs, cons
   return w;
 }
 
-int64_t attention_unit(int head_dim) { return std::lcm<int64_t>(head_dim, kQuantBlock); }
+int64_t attention_unit(int head_dim) {
+  return std::lcm<int64_t>(head_dim, kQuantBlock);
+}
 
 std::array<int64_t, 9> leaf_boundaries(int64_t inputs, int64_t unit) {
   const int64_t units = (inputs + unit - 1) / unit;

@@ -47,12 +47,10 @@ TEST(Linear, CloseToDoubleForEveryType) {
     ComputeType compute;
     double tolerance;  // relative to the norm of the products
   };
-  const Case cases[] = {{WeightType::kF32, ComputeType::kF32, 1e-6},
-                        {WeightType::kF16, ComputeType::kF32, 1e-3},
-                        {WeightType::kBf16, ComputeType::kF32, 1e-2},
-                        {WeightType::kF32, ComputeType::kBf16, 1e-2},
-                        {WeightType::kInt8, ComputeType::kBf16, 3e-2},
-                        {WeightType::kInt4, ComputeType::kF32, 0.3}};
+  const Case cases[] = {
+      {WeightType::kF32, ComputeType::kF32, 1e-6},   {WeightType::kF16, ComputeType::kF32, 1e-3},
+      {WeightType::kBf16, ComputeType::kF32, 1e-2},  {WeightType::kF32, ComputeType::kBf16, 1e-2},
+      {WeightType::kInt8, ComputeType::kBf16, 3e-2}, {WeightType::kInt4, ComputeType::kF32, 0.3}};
   for (const Case& c : cases) {
     for (const int64_t k : {1, 32, 40, 100, 353}) {
       const int64_t n = 21;
@@ -177,7 +175,8 @@ TEST(Attention, ReadsNothingBeyondThePosition) {
 
 // A kernel may run all B keys of a block with p = +0 for the masked ones: that is the same state.
 TEST(Attention, MaskedKeysMayBeRunWithZeroWeight) {
-  std::vector<float> keys = normal_values(64 * 16, 15), values = normal_values(64 * 16, 16, 0x1p-70f);
+  std::vector<float> keys = normal_values(64 * 16, 15),
+                     values = normal_values(64 * 16, 16, 0x1p-70f);
   const std::vector<float> q = normal_values(16, 17, 5.0f);
   const KeyValues kv{keys.data(), values.data(), 16, 16};
   const Options options = options_of(WeightType::kBf16, ComputeType::kBf16);

@@ -24,8 +24,13 @@ struct Golden {
 Golden read_golden(const std::string& folder) {
   std::ifstream file(folder + "/reference.json");
   const nlohmann::json j = nlohmann::json::parse(file);
-  Golden golden{j.at("prompt"), j.at("greedy"), j.at("transformers_float32_max_error"),
-                j.at("transformers_bfloat16_rms_error"), {}, {}, {}};
+  Golden golden{j.at("prompt"),
+                j.at("greedy"),
+                j.at("transformers_float32_max_error"),
+                j.at("transformers_bfloat16_rms_error"),
+                {},
+                {},
+                {}};
   const auto tensors = read_file(folder + "/reference.safetensors");
   for (const double row : tensors.at("kept").values) golden.kept.push_back(static_cast<int>(row));
   golden.logits = tensors.at("logits_f64").values;
@@ -62,7 +67,7 @@ constexpr AttentionType kBoth[] = {AttentionType::kStandard, AttentionType::kStr
 
 class GoldenFolder : public testing::TestWithParam<const char*> {
  protected:
-  std::string folder() const { return std::string(RILL_GOLDEN_DIR "/") + GetParam(); }
+  std::string folder() const { return std::string(RILL_TESTS_DIR "/golden/") + GetParam(); }
 };
 
 TEST_P(GoldenFolder, Float32) {
@@ -75,7 +80,8 @@ TEST_P(GoldenFolder, Float32) {
     const Errors errors = logit_errors(golden, output);
     EXPECT_LE(errors.largest, limit);
     const int name = static_cast<int>(attention);
-    RecordProperty("error_over_limit_" + std::to_string(name), std::to_string(errors.largest / limit));
+    RecordProperty("error_over_limit_" + std::to_string(name),
+                   std::to_string(errors.largest / limit));
     EXPECT_EQ(model.greedy(golden.prompt, 24), golden.greedy);
 
     const size_t kept = golden.kept.size(), width = model.config().hidden;
@@ -84,8 +90,8 @@ TEST_P(GoldenFolder, Float32) {
       for (size_t i = 0; i < kept; ++i) {
         for (size_t d = 0; d < width; ++d) {
           const double exact = golden.hidden[(layer * kept + i) * width + d];
-          hidden_error = std::max(
-              hidden_error, std::fabs(output.hidden[layer][golden.kept[i]][d] - exact));
+          hidden_error =
+              std::max(hidden_error, std::fabs(output.hidden[layer][golden.kept[i]][d] - exact));
           size = std::max(size, std::fabs(exact));
         }
       }
@@ -116,10 +122,11 @@ INSTANTIATE_TEST_SUITE_P(All, GoldenFolder,
 
 // Nothing to compare with but the float64 pass: the error must shrink with the width of the type.
 TEST(GoldenTypes, Int8AndInt4AreAsGoodAsTheirWidth) {
-  const std::string folder = RILL_GOLDEN_DIR "/tied-gqa-bf16";
+  const std::string folder = RILL_TESTS_DIR "/golden/tied-gqa-bf16";
   const Golden golden = read_golden(folder);
   const auto rms = [&](WeightType weights) {
-    const Options options{weights, ComputeType::kBf16, KvType::kBf16, AttentionType::kStreaming, 64};
+    const Options options{weights, ComputeType::kBf16, KvType::kBf16, AttentionType::kStreaming,
+                          64};
     return logit_errors(golden, Model(folder, options).forward(golden.prompt)).rms;
   };
   const double int8 = rms(WeightType::kInt8), int4 = rms(WeightType::kInt4);
@@ -129,7 +136,7 @@ TEST(GoldenTypes, Int8AndInt4AreAsGoodAsTheirWidth) {
 }
 
 TEST(GoldenTypes, KvTypesAndChunks) {
-  const std::string folder = RILL_GOLDEN_DIR "/tied-gqa-bf16";
+  const std::string folder = RILL_TESTS_DIR "/golden/tied-gqa-bf16";
   const Golden golden = read_golden(folder);
   const Options options{WeightType::kBf16, ComputeType::kF32, KvType::kF16,
                         AttentionType::kStreaming, 16};
@@ -140,7 +147,8 @@ TEST(GoldenTypes, KvTypesAndChunks) {
   for (size_t first = 0; first < golden.prompt.size(); first += 7) {
     const size_t count = std::min<size_t>(7, golden.prompt.size() - first);
     const auto begin = golden.prompt.begin() + static_cast<std::ptrdiff_t>(first);
-    const Output part = model.forward(sequence, {begin, begin + static_cast<std::ptrdiff_t>(count)});
+    const Output part =
+        model.forward(sequence, {begin, begin + static_cast<std::ptrdiff_t>(count)});
     for (size_t i = 0; i < count; ++i) {
       EXPECT_EQ(std::memcmp(part.logits[i].data(), whole.logits[first + i].data(),
                             part.logits[i].size() * sizeof(float)),

@@ -3,10 +3,12 @@
 // is that docs/arithmetic.md is good; that the engine follows it is checked in tests/kernels.
 #include <gtest/gtest.h>
 
+#include <algorithm>
 #include <bit>
 #include <cmath>
 #include <limits>
 #include <random>
+#include <stdexcept>
 
 #include "reference/arithmetic.h"
 
@@ -120,7 +122,8 @@ TEST(Fixed, LogExpPow) {
     const double y = -708 + 1417 * u;
     exp_error = std::max(exp_error, relative(fixed::exp(y), std::exp(static_cast<long double>(y))));
     const double base = 1e4 + v * 1e7;
-    const long double exact = std::pow(static_cast<long double>(base), -static_cast<long double>(u));
+    const long double exact =
+        std::pow(static_cast<long double>(base), -static_cast<long double>(u));
     pow_error = std::max(pow_error, relative(fixed::pow(base, -u), exact));
   }
   EXPECT_LT(log_error, 5e-16);
@@ -185,8 +188,8 @@ TEST(Pointwise, RmsNormAndSilu) {
       EXPECT_NEAR(z[i], silu, 1e-6 * std::fabs(silu));
     }
   }
-  const std::vector<float> edge = silu_mul(std::vector<float>{-1e4f, 1e4f, 0.0f},
-                                           std::vector<float>{2.0f, 2.0f, 2.0f});
+  const std::vector<float> edge =
+      silu_mul(std::vector<float>{-1e4f, 1e4f, 0.0f}, std::vector<float>{2.0f, 2.0f, 2.0f});
   EXPECT_EQ(std::bit_cast<uint32_t>(edge[0]), 0x80000000u);
   EXPECT_EQ(edge[1], 2e4f);
   EXPECT_EQ(edge[2], 0.0f);
