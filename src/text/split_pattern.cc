@@ -1,0 +1,219 @@
+// SPDX-License-Identifier: Apache-2.0
+#include "text/split_pattern.h"
+
+#include <new>
+#include <utility>
+
+#include "base/error.h"
+#include "base/json.h"
+#define PCRE2_CODE_UNIT_WIDTH 8
+#include <pcre2.h>
+
+namespace rill {
+namespace {
+
+constexpr size_t kLongestExpression = 16384;
+/// Steps of one search. The expression of Qwen3 takes one per character of a run of spaces.
+constexpr uint32_t kMatchLimit = 20'000'000;
+constexpr uint32_t kHeapLimitKiB = 65536;
+
+/// The property White_Space, which \s is in Oniguruma; PCRE2's \s also takes U+180E. It ends with a
+/// range, so that a hyphen after it stays a hyphen.
+constexpr std::string_view kSpace =
+    R"(\t-\r \x{85}\x{a0}\x{1680}\x{2028}\x{2029}\x{202f}\x{205f}\x{3000}\x{2000}-\x{200a})";
+
+/// Copies an expression to PCRE2's dialect, construct by construct; anything whose meaning might
+/// differ between the two engines is refused rather than guessed.
+class Translator {
+ public:
+  Translator(std::string_view expression, std::string_view where)
+      : expression_(expression), where_(where) {}
+
+  std::string run() {
+    while (at_ < expression_.size()) {
+      const char c = expression_[at_];
+      if (c == '\\') {
+        escape();
+      } else if (in_class_) {
+        inside_class(c);
+      } else if (c == '[') {
+        open_class();
+      } else if (c == '(') {
+        group();
+      } else if (c == '{') {
+        repeat();
+      } else if (c == '^' || c == '$') {
+        refuse(1);
+      } else {
+        copy(1);
+      }
+    }
+    return std::move(out_);
+  }
+
+ private:
+  [[noreturn]] void refuse(size_t length) const {
+    fail(where_, ": the split expression ", quote(expression_), " has ",
+         quote(expression_.substr(at_, length)), " at byte ", at_,
+         ", which Rill does not implement; take a checkpoint with the Qwen3 tokenizer");
+  }
+
+  std::string_view rest() const { return expression_.substr(at_); }
+
+  void copy(size_t length) {
+    out_.append(rest().substr(0, length));
+    at_ += length;
+  }
+
+  void escape() {
+    if (at_ + 1 == expression_.size()) refuse(1);
+    const char c = expression_[at_ + 1];
+    if (c == 's' || (c == 'S' && !in_class_)) {
+      if (!in_class_) out_.append(c == 's' ? "[" : "[^");
+      out_.append(kSpace);
+      if (!in_class_) out_.push_back(']');
+      at_ += 2;
+    } else if (c == 'p' || c == 'P') {
+      property();
+    } else if (c == 'x') {
+      const size_t close = rest().find('}');
+      if (rest().substr(2, 1) != "{" || close == std::string_view::npos) refuse(2);
+      copy(close + 1);
+    } else if (std::string_view("dDrntf").find(c) != std::string_view::npos) {
+      copy(2);
+    } else if ((c >= '0' && c <= '9') || (c >= 'A' && c <= 'Z') || (c >= 'a' && c <= 'z') ||
+               static_cast<unsigned char>(c) >= 0x80) {
+      refuse(2);
+    } else {
+      copy(2);
+    }
+  }
+
+  void property() {
+    const size_t close = rest().find('}');
+    if (rest().substr(2, 1) != "{" || close == std::string_view::npos) refuse(2);
+    copy(close + 1);
+  }
+
+  void open_class() {
+    in_class_ = true;
+    copy(1);
+    if (rest().substr(0, 1) == "^") copy(1);
+    if (rest().substr(0, 1) == "]") refuse(1);  // empty to Oniguruma, a literal to PCRE2
+  }
+
+  void inside_class(char c) {
+    // Oniguruma nests and intersects classes.
+    if (c == '[' || rest().substr(0, 2) == "&&") refuse(c == '[' ? 1 : 2);
+    if (c == ']') in_class_ = false;
+    copy(1);
+  }
+
+  void group() {
+    if (rest().substr(0, 2) == "(*") refuse(2);  // a PCRE2 verb
+    if (rest().substr(0, 2) != "(?") return copy(1);
+    for (const std::string_view kind : {"(?:", "(?=", "(?!", "(?>", "(?<=", "(?<!", "(?i:"}) {
+      if (rest().substr(0, kind.size()) == kind) return copy(kind.size());
+    }
+    refuse(3);
+  }
+
+  void repeat() {
+    const size_t close = rest().find('}');
+    const std::string_view count =
+        rest().substr(1, close == std::string_view::npos ? 0 : close - 1);
+    if (count.empty() || count[0] < '0' || count[0] > '9' ||
+        count.find_first_not_of("0123456789,") != std::string_view::npos) {
+      refuse(1);
+    }
+    copy(close + 1);
+    if (rest().substr(0, 1) == "+") refuse(1);  // possessive to PCRE2, a repeat to Oniguruma
+  }
+
+  std::string_view expression_;
+  std::string_view where_;
+  std::string out_;
+  size_t at_ = 0;
+  bool in_class_ = false;
+};
+
+std::string message_of(int code) {
+  PCRE2_UCHAR text[256];
+  if (pcre2_get_error_message(code, text, sizeof text) < 0) return std::to_string(code);
+  return reinterpret_cast<const char*>(text);
+}
+
+}  // namespace
+
+std::string translate_expression(std::string_view expression, std::string_view where) {
+  if (expression.size() > kLongestExpression) {
+    fail(where, ": the split expression has ", expression.size(), " bytes, expected at most ",
+         kLongestExpression, "; download the file again");
+  }
+  return Translator(expression, where).run();
+}
+
+SplitPattern::SplitPattern(std::string_view expression, std::string_view where) : where_(where) {
+  const std::string translated = translate_expression(expression, where);
+  const std::shared_ptr<pcre2_compile_context> context(pcre2_compile_context_create(nullptr),
+                                                       pcre2_compile_context_free);
+  if (context == nullptr) throw std::bad_alloc();
+  pcre2_set_newline(context.get(), PCRE2_NEWLINE_LF);
+  int error = 0;
+  PCRE2_SIZE offset = 0;
+  const std::shared_ptr<pcre2_code> code(
+      pcre2_compile(reinterpret_cast<PCRE2_SPTR>(translated.data()), translated.size(),
+                    PCRE2_UTF | PCRE2_UCP | PCRE2_NEVER_BACKSLASH_C, &error, &offset,
+                    context.get()),
+      pcre2_code_free);
+  if (code == nullptr) {
+    fail(where, ": the split expression ", quote(expression), " is not valid (", message_of(error),
+         "), expected a regular expression; download the file again");
+  }
+  // Without JIT, where a platform has none, pcre2_match interprets: slower, the same matches.
+  pcre2_jit_compile(code.get(), PCRE2_JIT_COMPLETE);
+  code_ = code;
+}
+
+struct SplitPattern::Scratch::State {
+  std::shared_ptr<pcre2_match_data> data{pcre2_match_data_create(1, nullptr),
+                                         pcre2_match_data_free};
+  std::shared_ptr<pcre2_match_context> context{pcre2_match_context_create(nullptr),
+                                               pcre2_match_context_free};
+};
+
+SplitPattern::Scratch::Scratch() : state_(std::make_unique<State>()) {
+  if (state_->data == nullptr || state_->context == nullptr) throw std::bad_alloc();
+  pcre2_set_match_limit(state_->context.get(), kMatchLimit);
+  pcre2_set_heap_limit(state_->context.get(), kHeapLimitKiB);
+}
+
+SplitPattern::Scratch::~Scratch() = default;
+
+bool SplitPattern::find(std::string_view text, size_t from, Scratch& scratch, Match& match) const {
+  const auto* code = static_cast<const pcre2_code*>(code_.get());
+  const auto search = [&](uint32_t options) {
+    return pcre2_match(code, reinterpret_cast<PCRE2_SPTR>(text.data()), text.size(), from,
+                       PCRE2_NO_UTF_CHECK | options, scratch.state_->data.get(),
+                       scratch.state_->context.get());
+  };
+  int result = search(0);
+  if (result == PCRE2_ERROR_JIT_STACKLIMIT) result = search(PCRE2_NO_JIT);
+  if (result == PCRE2_ERROR_NOMATCH) return false;
+  if (result < 0) {
+    fail(where_, ": the split expression gave up at byte ", from, " of a text of ", text.size(),
+         " bytes (", message_of(result),
+         "), expected one that matches in linear time; take a checkpoint with the Qwen3 tokenizer");
+  }
+  const PCRE2_SIZE* offsets = pcre2_get_ovector_pointer(scratch.state_->data.get());
+  match = {offsets[0], offsets[1]};
+  return true;
+}
+
+size_t SplitPattern::after_character(std::string_view text, size_t at) {
+  ++at;
+  while (at < text.size() && (static_cast<unsigned char>(text[at]) & 0xc0) == 0x80) ++at;
+  return at;
+}
+
+}  // namespace rill
