@@ -91,8 +91,7 @@ float round_kv(KvType type, float value) {
 
 // ---- 3. exp2 and exp --------------------------------------------------------------------------
 float exp2(float x) {
-  if (std::isnan(x)) return std::numeric_limits<float>::quiet_NaN();
-  if (x < -126.0f) return 0.0f;
+  if (!(x >= -126.0f)) return 0.0f;  // NaN too
   if (x >= 128.0f) return std::numeric_limits<float>::infinity();
   const float n = std::nearbyint(x);
   const float f = x - n;
