@@ -1,0 +1,210 @@
+// SPDX-License-Identifier: Apache-2.0
+// Registers of AVX2 with FMA and F16C: sixteen lanes are two of them.
+// See simd_scalar.h for what each function means.
+#pragma once
+#include <immintrin.h>
+
+#include "kernels/table.h"
+
+namespace rill {
+namespace {
+
+struct V {
+  __m256 a, b;  // lanes 0-7, 8-15
+};
+struct I {
+  __m256i a, b;
+};
+
+constexpr int kFloatRows = 6, kIntRows = 3;
+constexpr int float_panels(int rows) {
+  return rows == 1 ? 4 : rows == 2 ? 2 : 1;
+}
+constexpr int int_panels(int rows) {
+  return rows == 1 ? 2 : 1;
+}
+
+inline V zero() {
+  return {_mm256_setzero_ps(), _mm256_setzero_ps()};
+}
+inline V splat(float x) {
+  return {_mm256_set1_ps(x), _mm256_set1_ps(x)};
+}
+inline V load(const float* p) {
+  return {_mm256_loadu_ps(p), _mm256_loadu_ps(p + 8)};
+}
+inline void store(float* p, V x) {
+  _mm256_storeu_ps(p, x.a);
+  _mm256_storeu_ps(p + 8, x.b);
+}
+inline __m256i first_lanes(ptrdiff_t n) {
+  const ptrdiff_t lanes = n < 0 ? 0 : n > 8 ? 8 : n;
+  return _mm256_cmpgt_epi32(_mm256_set1_epi32(static_cast<int>(lanes)),
+                            _mm256_setr_epi32(0, 1, 2, 3, 4, 5, 6, 7));
+}
+inline V load_part(const float* p, size_t n) {
+  const auto lanes = static_cast<ptrdiff_t>(n);
+  return {_mm256_maskload_ps(p, first_lanes(lanes)),
+          _mm256_maskload_ps(p + 8, first_lanes(lanes - 8))};
+}
+inline void store_part(float* p, V x, size_t n) {
+  const auto lanes = static_cast<ptrdiff_t>(n);
+  _mm256_maskstore_ps(p, first_lanes(lanes), x.a);
+  _mm256_maskstore_ps(p + 8, first_lanes(lanes - 8), x.b);
+}
+inline V add(V x, V y) {
+  return {_mm256_add_ps(x.a, y.a), _mm256_add_ps(x.b, y.b)};
+}
+inline V sub(V x, V y) {
+  return {_mm256_sub_ps(x.a, y.a), _mm256_sub_ps(x.b, y.b)};
+}
+inline V mul(V x, V y) {
+  return {_mm256_mul_ps(x.a, y.a), _mm256_mul_ps(x.b, y.b)};
+}
+inline V div(V x, V y) {
+  return {_mm256_div_ps(x.a, y.a), _mm256_div_ps(x.b, y.b)};
+}
+inline V fma(V x, V y, V z) {
+  return {_mm256_fmadd_ps(x.a, y.a, z.a), _mm256_fmadd_ps(x.b, y.b, z.b)};
+}
+inline V max(V x, V y) {
+  return {_mm256_max_ps(x.a, y.a), _mm256_max_ps(x.b, y.b)};
+}
+inline V min(V x, V y) {
+  return {_mm256_min_ps(x.a, y.a), _mm256_min_ps(x.b, y.b)};
+}
+inline V round_even(V x) {
+  return {_mm256_round_ps(x.a, 8), _mm256_round_ps(x.b, 8)};
+}
+inline V where_ge(V x, V bound, V yes, V no) {
+  return {_mm256_blendv_ps(no.a, yes.a, _mm256_cmp_ps(x.a, bound.a, _CMP_GE_OQ)),
+          _mm256_blendv_ps(no.b, yes.b, _mm256_cmp_ps(x.b, bound.b, _CMP_GE_OQ))};
+}
+inline V keep_lanes(V x, ptrdiff_t n, V other) {
+  return {_mm256_blendv_ps(other.a, x.a, _mm256_castsi256_ps(first_lanes(n))),
+          _mm256_blendv_ps(other.b, x.b, _mm256_castsi256_ps(first_lanes(n - 8)))};
+}
+inline __m256 add_exponent(__m256 p, __m256 n) {
+  const __m256i shifted = _mm256_slli_epi32(_mm256_cvtps_epi32(n), 23);
+  return _mm256_castsi256_ps(_mm256_add_epi32(_mm256_castps_si256(p), shifted));
+}
+inline V add_exponent(V p, V n) {
+  return {add_exponent(p.a, n.a), add_exponent(p.b, n.b)};
+}
+inline float sum_tree(V x) {
+  const __m256 eight = _mm256_add_ps(x.a, x.b);
+  const __m128 four = _mm_add_ps(_mm256_castps256_ps128(eight), _mm256_extractf128_ps(eight, 1));
+  const __m128 two = _mm_add_ps(four, _mm_movehl_ps(four, four));
+  return _mm_cvtss_f32(_mm_add_ss(two, _mm_movehdup_ps(two)));
+}
+inline float max_lane(V x) {
+  const __m256 eight = _mm256_max_ps(x.a, x.b);
+  const __m128 four = _mm_max_ps(_mm256_castps256_ps128(eight), _mm256_extractf128_ps(eight, 1));
+  const __m128 two = _mm_max_ps(four, _mm_movehl_ps(four, four));
+  return _mm_cvtss_f32(_mm_max_ss(two, _mm_movehdup_ps(two)));
+}
+
+inline __m256i load_ints(const void* p, int half) {
+  return _mm256_loadu_si256(static_cast<const __m256i*>(p) + half);
+}
+inline V widen_even(const void* pairs) {
+  return {_mm256_castsi256_ps(_mm256_slli_epi32(load_ints(pairs, 0), 16)),
+          _mm256_castsi256_ps(_mm256_slli_epi32(load_ints(pairs, 1), 16))};
+}
+inline V widen_odd(const void* pairs) {
+  const __m256i mask = _mm256_set1_epi32(static_cast<int>(0xffff0000));
+  return {_mm256_castsi256_ps(_mm256_and_si256(load_ints(pairs, 0), mask)),
+          _mm256_castsi256_ps(_mm256_and_si256(load_ints(pairs, 1), mask))};
+}
+inline V load_f16(const void* p) {
+  const auto* halves = static_cast<const __m128i*>(p);
+  return {_mm256_cvtph_ps(_mm_loadu_si128(halves)), _mm256_cvtph_ps(_mm_loadu_si128(halves + 1))};
+}
+inline void store_f16(uint16_t* p, V x) {
+  _mm_storeu_si128(reinterpret_cast<__m128i*>(p), _mm256_cvtps_ph(x.a, 0));
+  _mm_storeu_si128(reinterpret_cast<__m128i*>(p + 8), _mm256_cvtps_ph(x.b, 0));
+}
+inline __m256 round_bf16(__m256 x) {
+  const __m256i bits = _mm256_castps_si256(x);
+  const __m256i odd = _mm256_and_si256(_mm256_srli_epi32(bits, 16), _mm256_set1_epi32(1));
+  const __m256i sum = _mm256_add_epi32(_mm256_add_epi32(bits, _mm256_set1_epi32(0x7fff)), odd);
+  return _mm256_castsi256_ps(
+      _mm256_and_si256(sum, _mm256_set1_epi32(static_cast<int>(0xffff0000))));
+}
+inline V round_bf16(V x) {
+  return {round_bf16(x.a), round_bf16(x.b)};
+}
+inline void store_bf16(uint16_t* p, V x) {
+  const __m256i a = _mm256_srli_epi32(_mm256_castps_si256(round_bf16(x.a)), 16);
+  const __m256i b = _mm256_srli_epi32(_mm256_castps_si256(round_bf16(x.b)), 16);
+  const __m256i packed = _mm256_permute4x64_epi64(_mm256_packus_epi32(a, b), 0xd8);
+  _mm256_storeu_si256(reinterpret_cast<__m256i*>(p), packed);
+}
+inline uint32_t largest_magnitude(V x, V y) {
+  const __m256i mask = _mm256_set1_epi32(0x7fffffff);
+  const auto magnitude = [&](__m256 v) { return _mm256_and_si256(_mm256_castps_si256(v), mask); };
+  const __m256i eight = _mm256_max_epu32(_mm256_max_epu32(magnitude(x.a), magnitude(x.b)),
+                                         _mm256_max_epu32(magnitude(y.a), magnitude(y.b)));
+  const __m128i four =
+      _mm_max_epu32(_mm256_castsi256_si128(eight), _mm256_extracti128_si256(eight, 1));
+  const __m128i two = _mm_max_epu32(four, _mm_shuffle_epi32(four, 0x4e));
+  return static_cast<uint32_t>(_mm_cvtsi128_si32(_mm_max_epu32(two, _mm_shuffle_epi32(two, 0xb1))));
+}
+
+inline I int_splat(int32_t x) {
+  return {_mm256_set1_epi32(x), _mm256_set1_epi32(x)};
+}
+inline V to_float(I x) {
+  return {_mm256_cvtepi32_ps(x.a), _mm256_cvtepi32_ps(x.b)};
+}
+inline int32_t sum_codes(V x, V y) {
+  const __m256i eight =
+      _mm256_add_epi32(_mm256_add_epi32(_mm256_cvtps_epi32(x.a), _mm256_cvtps_epi32(x.b)),
+                       _mm256_add_epi32(_mm256_cvtps_epi32(y.a), _mm256_cvtps_epi32(y.b)));
+  const __m128i four =
+      _mm_add_epi32(_mm256_castsi256_si128(eight), _mm256_extracti128_si256(eight, 1));
+  const __m128i two = _mm_add_epi32(four, _mm_shuffle_epi32(four, 0x4e));
+  return _mm_cvtsi128_si32(_mm_add_epi32(two, _mm_shuffle_epi32(two, 0xb1)));
+}
+
+// Unsigned bytes widened to 16 bits, k and k+2 in one word pair, k+1 and k+3 in the other: vpmaddwd
+// is exact where vpmaddubsw on full-range bytes would saturate.
+using Code = int16_t;
+struct W4 {
+  __m256i even_a, odd_a, even_b, odd_b;
+};
+inline void store_codes(Code* p, V x) {
+  const __m256i packed = _mm256_permute4x64_epi64(
+      _mm256_packs_epi32(_mm256_cvtps_epi32(x.a), _mm256_cvtps_epi32(x.b)), 0xd8);
+  // words 0 1 2 3 of each group of four become 0 2 1 3
+  _mm256_storeu_si256(reinterpret_cast<__m256i*>(p),
+                      _mm256_shufflehi_epi16(_mm256_shufflelo_epi16(packed, 0xd8), 0xd8));
+}
+inline W4 widen_bytes(__m256i a, __m256i b) {
+  const __m256i mask = _mm256_set1_epi16(0xff);
+  return {_mm256_and_si256(a, mask), _mm256_srli_epi16(a, 8), _mm256_and_si256(b, mask),
+          _mm256_srli_epi16(b, 8)};
+}
+inline W4 load_u8(const void* p) {
+  return widen_bytes(load_ints(p, 0), load_ints(p, 1));
+}
+inline void load_u4(const void* p, W4& low, W4& high) {
+  const __m256i a = load_ints(p, 0), b = load_ints(p, 1), mask = _mm256_set1_epi8(15);
+  low = widen_bytes(_mm256_and_si256(a, mask), _mm256_and_si256(b, mask));
+  high = widen_bytes(_mm256_and_si256(_mm256_srli_epi16(a, 4), mask),
+                     _mm256_and_si256(_mm256_srli_epi16(b, 4), mask));
+}
+inline I dot4(I sum, const W4& w, const Code* x) {
+  int even, odd;
+  __builtin_memcpy(&even, x, 4);
+  __builtin_memcpy(&odd, x + 2, 4);
+  const __m256i e = _mm256_set1_epi32(even), o = _mm256_set1_epi32(odd);
+  sum.a = _mm256_add_epi32(sum.a, _mm256_madd_epi16(w.even_a, e));
+  sum.b = _mm256_add_epi32(sum.b, _mm256_madd_epi16(w.even_b, e));
+  sum.a = _mm256_add_epi32(sum.a, _mm256_madd_epi16(w.odd_a, o));
+  sum.b = _mm256_add_epi32(sum.b, _mm256_madd_epi16(w.odd_b, o));
+  return sum;
+}
+
+}  // namespace
+}  // namespace rill

@@ -1,0 +1,16 @@
+// SPDX-License-Identifier: Apache-2.0
+// Ends a target: all algorithms, compiled for the instruction set whose simd_*.h came before, and
+// the table of them. RILL_TARGET(symbol, name, supported) defines `const Kernels symbol`.
+#pragma once
+#include "kernels/attention_impl.h"
+#include "kernels/linear_impl.h"
+#include "kernels/pack_impl.h"
+
+#define RILL_TARGET(symbol, isa_name, supported_function)                                          \
+  namespace rill {                                                                                 \
+  bool supported_function();                                                                       \
+  extern const Kernels symbol;                                                                     \
+  constexpr Kernels symbol = {isa_name, supported_function, kFloatRows, activation_bytes, convert, \
+                              linear,   rms_norm,           rope,       attend,           merge,   \
+                              scores,   accumulate,         add_states, finish,           pack};   \
+  }
