@@ -1,0 +1,279 @@
+// SPDX-License-Identifier: Apache-2.0
+#include "engine/bench_report.h"
+
+#include <algorithm>
+#include <iomanip>
+#include <sstream>
+
+#include "base/error.h"
+#include "base/topology.h"
+#include "build_commit.h"
+
+namespace rill {
+namespace {
+
+using Json = nlohmann::ordered_json;
+
+const char* name_of(Format format) {
+  switch (format) {
+    case Format::F32:
+      return "f32";
+    case Format::F16:
+      return "f16";
+    case Format::BF16:
+      return "bf16";
+    case Format::INT8:
+      return "int8";
+    case Format::INT4:
+      return "int4";
+  }
+  return "";
+}
+
+/// What the products of the linear layers are made of.
+const char* name_of(Operand operand) {
+  switch (operand) {
+    case Operand::F32:
+      return "f32";
+    case Operand::BF16:
+      return "bf16";
+    case Operand::Q8:
+      return "int8";
+  }
+  return "";
+}
+
+std::string dump(const Json& value, int indent = -1) {
+  return value.dump(indent, ' ', false, Json::error_handler_t::replace);
+}
+
+/// A cell of CSV: always quoted, as llama-bench does.
+std::string quoted(const Json& value) {
+  const std::string text = value.is_string() ? value.get<std::string>() : dump(value);
+  std::string cell = "\"";
+  for (char c : text) {
+    if (c == '"') cell += '"';
+    cell += c;
+  }
+  return cell + "\"";
+}
+
+std::string csv(const std::vector<Json>& rows) {
+  std::ostringstream text;
+  const auto line = [&](const Json& row, bool names) {
+    bool first = true;
+    for (const auto& [name, value] : row.items()) {
+      if (value.is_array()) continue;  // the samples: JSON alone has them
+      text << (first ? "" : ",") << (names ? name : quoted(value));
+      first = false;
+    }
+    text << "\n";
+  };
+  if (!rows.empty()) line(rows.front(), true);
+  for (const Json& row : rows) line(row, false);
+  return text.str();
+}
+
+std::string size_text(double bytes) {
+  constexpr double kGiB = 1024.0 * 1024 * 1024;
+  return bytes < kGiB ? fixed(bytes / 1024 / 1024) + " MiB" : fixed(bytes / kGiB) + " GiB";
+}
+
+std::string count_text(double count) {
+  return count < 1e9 ? fixed(count / 1e6) + " M" : fixed(count / 1e9) + " B";
+}
+
+/// Do the rows differ from `usual` in `field`? Then the table shows it.
+bool unusual(const std::vector<Json>& rows, const char* field, size_t usual) {
+  return std::any_of(rows.begin(), rows.end(),
+                     [&](const Json& row) { return row[field].get<size_t>() != usual; });
+}
+
+/// One line for each thread count.
+std::string ceiling_lines(const std::vector<Json>& rows) {
+  std::ostringstream text;
+  int threads = 0;
+  for (const Json& row : rows) {
+    if (row["n_threads"].get<int>() == threads) continue;
+    threads = row["n_threads"].get<int>();
+    text << "ceilings measured in this run, " << threads
+         << (threads == 1 ? " thread: " : " threads: ");
+    for (Ceiling kind : {Ceiling::FMA, Ceiling::VDPBF16PS, Ceiling::VNNI, Ceiling::MADDUBS}) {
+      const double value = row[std::string("peak_") + to_string(kind)].get<double>();
+      if (value > 0) text << to_string(kind) << " " << fixed(value, 1) << " GFLOP/s, ";
+    }
+    text << "bandwidth " << fixed(row["peak_bandwidth"].get<double>(), 1) << " GB/s\n";
+  }
+  return text.str();
+}
+
+std::string markdown(const std::vector<Json>& rows) {
+  std::vector<std::string> names = {"model", "size", "params", "backend", "threads"};
+  const bool batch = unusual(rows, "n_sequences", 1), chunk = unusual(rows, "n_batch", 512);
+  if (batch) names.push_back("batch");
+  if (chunk) names.push_back("chunk");
+  names.insert(names.end(), {"test", "t/s", "isa", "compute", "weights", "kv", "attention", "block",
+                             "gbps", "gflops", "ceiling", "ceiling_value", "pct_of_ceiling"});
+  std::vector<std::vector<std::string>> cells = {names};
+  for (const Json& row : rows) {
+    const auto text = [&](const char* field) { return row[field].get<std::string>(); };
+    const auto number = [&](const char* field) { return row[field].get<double>(); };
+    const auto count = [&](const char* field) { return std::to_string(row[field].get<size_t>()); };
+    std::vector<std::string> line = {text("model_type"), size_text(number("model_size")),
+                                     count_text(number("model_n_params")), text("backends"),
+                                     count("n_threads")};
+    if (batch) line.push_back(count("n_sequences"));
+    if (chunk) line.push_back(count("n_batch"));
+    line.insert(line.end(),
+                {text("test"), fixed(number("avg_ts")) + " ± " + fixed(number("stddev_ts")),
+                 text("isa"), text("compute"), text("weights"), text("kv"), text("attention"),
+                 count("block"), fixed(number("gbps")), fixed(number("gflops"), 1), text("ceiling"),
+                 fixed(number("ceiling_value"), 1), fixed(number("pct_of_ceiling"), 1)});
+    cells.push_back(line);
+  }
+  return markdown_table(cells, 1) + "\n" + ceiling_lines(rows) + "\nbuild: " + kBuildCommit + "\n";
+}
+
+/// Columns that a terminal shows; the only wide character that we print is none, the only
+/// multi-byte one the sign ±.
+size_t columns_of(const std::string& text) {
+  return static_cast<size_t>(std::count_if(text.begin(), text.end(), [](char c) {
+    return (static_cast<unsigned char>(c) & 0xC0) != 0x80;
+  }));
+}
+
+}  // namespace
+
+ReportFormat parse_report_format(const std::string& text, const std::string& option) {
+  if (text == "md") return ReportFormat::MD;
+  if (text == "csv") return ReportFormat::CSV;
+  if (text == "json") return ReportFormat::JSON;
+  if (text == "jsonl") return ReportFormat::JSONL;
+  fail(option, " is \"", text, "\"; use md, csv, json or jsonl");
+}
+
+std::string fixed(double value, int digits) {
+  std::ostringstream text;
+  text << std::fixed << std::setprecision(digits) << value;
+  return text.str();
+}
+
+std::string model_type(const ModelConfig& config, const Arithmetic& arithmetic) {
+  for (const PublishedModel& model : published_models()) {
+    if (model.hidden_size != config.hidden_size || model.num_layers != config.num_layers) continue;
+    const std::string name(model.name);
+    const size_t dash = name.find('-');
+    std::string size = dash == std::string::npos ? name : name.substr(dash + 1);
+    if (!size.empty() && size.back() == 'b') size.back() = 'B';
+    return "qwen3 " + size + " " + name_of(arithmetic.weights);
+  }
+  const auto parameters = static_cast<double>(config.parameter_count());
+  const std::string size =
+      parameters < 1e9 ? fixed(parameters / 1e6, 1) + "M" : fixed(parameters / 1e9, 1) + "B";
+  return "qwen3 " + size + " " + name_of(arithmetic.weights);
+}
+
+Json bench_row(const BenchSubject& subject, const BenchResult& result) {
+  const auto tokens = static_cast<double>(result.tokens());
+  Json samples_ns = Json::array(), samples_ts = Json::array();
+  std::vector<double> rates;
+  for (double seconds : result.seconds) {
+    samples_ns.push_back(static_cast<int64_t>(seconds * 1e9));
+    rates.push_back(tokens / seconds);
+    samples_ts.push_back(rates.back());
+  }
+  const Statistics time = statistics(result.seconds), rate = statistics(rates);
+  const Work work = result.cost.total();
+  const IdealTime ideal = result.cost.ideal(subject.ceilings);
+  const Ceilings& peaks = subject.ceilings;
+  const Arithmetic& arithmetic = subject.arithmetic;
+  const BenchTest& test = result.test;
+  return Json{{"build_commit", kBuildCommit},
+              {"cpu_info", cpu_name()},
+              {"backends", "CPU"},
+              {"model_filename", subject.model_file},
+              {"model_type", subject.model_type},
+              {"model_size", subject.model_bytes},
+              {"model_n_params", subject.parameters},
+              {"n_batch", subject.chunk},
+              {"n_threads", subject.threads},
+              {"type_k", name_of(arithmetic.kv)},
+              {"type_v", name_of(arithmetic.kv)},
+              {"n_prompt", test.prompt},
+              {"n_gen", test.generated},
+              {"n_depth", test.depth},
+              {"n_sequences", test.batch},
+              {"test", test.name()},
+              {"test_time", result.time},
+              {"avg_ns", static_cast<int64_t>(time.mean * 1e9)},
+              {"stddev_ns", static_cast<int64_t>(time.deviation * 1e9)},
+              {"avg_ts", rate.mean},
+              {"stddev_ts", rate.deviation},
+              {"samples_ns", samples_ns},
+              {"samples_ts", samples_ts},
+              {"isa", subject.isa},
+              {"compute", name_of(arithmetic.linear)},
+              {"compute_attention", name_of(arithmetic.attention)},
+              {"weights", name_of(arithmetic.weights)},
+              {"kv", name_of(arithmetic.kv)},
+              {"attention", to_string(arithmetic.attention_type)},
+              {"block", arithmetic.block_size},
+              {"gbps", work.bytes / time.mean / 1e9},
+              {"gflops", work.flops / time.mean / 1e9},
+              {"ceiling", to_string(ideal.binding)},
+              {"ceiling_value", value_of(peaks, ideal.binding) / 1e9},
+              {"pct_of_ceiling", 100 * ideal.seconds / time.mean},
+              {"peak_fma", peaks.fma / 1e9},
+              {"peak_vdpbf16ps", peaks.vdpbf16ps / 1e9},
+              {"peak_vnni", peaks.vnni / 1e9},
+              {"peak_maddubs", peaks.maddubs / 1e9},
+              {"peak_bandwidth", peaks.bandwidth / 1e9}};
+}
+
+void check_ceilings(const std::vector<Json>& rows) {
+  constexpr double kMostPercent = 102;
+  for (const Json& row : rows) {
+    const double percent = row["pct_of_ceiling"].get<double>();
+    if (percent <= kMostPercent) continue;
+    fail(row["test"].get<std::string>(), " with ", row["n_threads"].get<int>(), " threads reached ",
+         fixed(percent, 1), " % of the ", row["ceiling"].get<std::string>(),
+         " ceiling, so the ceiling was measured too low; end what else this machine computes and "
+         "run again");
+  }
+}
+
+std::string format_report(const std::vector<Json>& rows, ReportFormat format) {
+  switch (format) {
+    case ReportFormat::MD:
+      return markdown(rows);
+    case ReportFormat::CSV:
+      return csv(rows);
+    case ReportFormat::JSON:
+      return dump(Json(rows), 2) + "\n";
+    case ReportFormat::JSONL:
+      break;
+  }
+  std::string text;
+  for (const Json& row : rows) text += dump(row) + "\n";
+  return text;
+}
+
+std::string markdown_table(const std::vector<std::vector<std::string>>& cells, size_t numbers) {
+  std::vector<size_t> widths(cells.front().size(), 3);
+  for (const auto& line : cells)
+    for (size_t i = 0; i < line.size(); ++i) widths[i] = std::max(widths[i], columns_of(line[i]));
+  std::ostringstream text;
+  for (size_t row = 0; row < cells.size(); ++row) {
+    for (size_t i = 0; i < widths.size(); ++i) {
+      const std::string padding(widths[i] - columns_of(cells[row][i]), ' ');
+      text << "| " << (i < numbers ? cells[row][i] + padding : padding + cells[row][i]) << " ";
+    }
+    text << "|\n";
+    for (size_t i = 0; row == 0 && i < widths.size(); ++i)
+      text << "| " << std::string(widths[i] - 1, '-') << (i < numbers ? '-' : ':') << " ";
+    if (row == 0) text << "|\n";
+  }
+  return text.str();
+}
+
+}  // namespace rill
