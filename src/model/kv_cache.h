@@ -14,9 +14,11 @@ namespace rill {
 /// [layers][kv_heads]{K panels, V panels} as AttentionTile describes them.
 class KvCache {
  public:
-  /// Room for `tokens` tokens in all (rounded up to blocks, plus one partial block for each of
-  /// `sequences`). Memory is reserved now and touched as blocks are used.
+  /// Room for `tokens` tokens in all, however they are shared among up to `sequences` sequences.
+  /// Memory is reserved now and touched as blocks are used. Throws rill::Error if there is none.
   KvCache(const ModelConfig& config, Format format, size_t tokens, size_t sequences = 1);
+  KvCache(const KvCache&) = delete;  // sequences hold its address
+  KvCache& operator=(const KvCache&) = delete;
 
   static size_t block_bytes(const ModelConfig& config, Format format);
   /// Bytes of a cache with these arguments: for `rill plan`.
@@ -26,14 +28,22 @@ class KvCache {
   uint32_t allocate();
   void free(uint32_t block);
   size_t free_blocks() const { return free_.size(); }
+  size_t blocks() const { return dirty_.size(); }
   Format format() const { return format_; }
 
-  std::byte* k(uint32_t block, size_t layer, size_t kv_head);
-  std::byte* v(uint32_t block, size_t layer, size_t kv_head);
+  std::byte* k(uint32_t block, size_t layer, size_t kv_head) {
+    return memory_.data() + block * block_bytes_ + (layer * kv_heads_ + kv_head) * head_bytes_;
+  }
+  std::byte* v(uint32_t block, size_t layer, size_t kv_head) {
+    return k(block, layer, kv_head) + k_bytes_;
+  }
+
+  /// Zeroes the slots of a block from `slot` on: what a kernel may multiply by +0 must be finite.
+  void clear_from(uint32_t block, size_t slot);
 
  private:
   Format format_;
-  size_t kv_heads_, k_bytes_, v_bytes_, block_bytes_;
+  size_t layers_, kv_heads_, head_dim_, k_bytes_, head_bytes_, block_bytes_;
   Buffer memory_;
   std::vector<uint32_t> free_;
   std::vector<bool> dirty_;  // was used before: needs zeroing
@@ -42,21 +52,28 @@ class KvCache {
 /// The tokens of one sequence in a cache. Its blocks go back to the pool with it.
 class KvSequence {
  public:
-  explicit KvSequence(KvCache& cache) : cache_(&cache) {}
+  explicit KvSequence(KvCache& cache);
   KvSequence(KvSequence&& other) noexcept;
   KvSequence& operator=(KvSequence&& other) noexcept;
-  ~KvSequence() { truncate(0); }
+  ~KvSequence() { release(); }
 
   size_t length() const { return length_; }
   const std::vector<uint32_t>& blocks() const { return blocks_; }
   KvCache& cache() const { return *cache_; }
 
-  /// Makes room for `tokens` more and counts them in; the forward step writes them.
+  /// Blocks that `tokens` more would take from the pool.
+  size_t blocks_for(size_t tokens) const {
+    return (length_ + tokens + kBlockTokens - 1) / kBlockTokens - blocks_.size();
+  }
+  /// Makes room for `tokens` more and counts them in; the forward step writes them. Throws
+  /// rill::Error, and changes nothing, if the cache has no room.
   void extend(size_t tokens);
   /// Forgets all tokens from `length` on (what stays keeps its bits).
   void truncate(size_t length);
 
  private:
+  void release() noexcept;
+
   KvCache* cache_;
   std::vector<uint32_t> blocks_;
   size_t length_ = 0;

@@ -1,8 +1,9 @@
 // SPDX-License-Identifier: Apache-2.0
 // The packed weights of a model: made once at load, in parallel, from the mapped checkpoint.
 #pragma once
+#include <cstddef>
+#include <cstdint>
 #include <functional>
-#include <optional>
 #include <vector>
 
 #include "base/buffer.h"
@@ -13,11 +14,12 @@
 
 namespace rill {
 
-/// One decoder layer. Matrices are views into Weights' memory.
+/// One decoder layer. Matrices are views into Weights' memory; columns past a matrix's last one,
+/// up to its depth, are zero.
 struct LayerWeights {
   PackedMatrix qkv;                  // outputs: q heads, k heads, v heads, one after the other
   PackedMatrix o;                    // eight leaves
-  PackedMatrix gate_up;              // panels gate 0, up 0, gate 1, up 1, ...
+  PackedMatrix gate_up;              // panels gate 0, up 0, ...; outputs 2 * intermediate padded to 16
   PackedMatrix down;                 // eight leaves
   const float* qkv_bias = nullptr;   // [qkv.outputs] or null
   const float* o_bias = nullptr;     // [hidden] or null
@@ -33,7 +35,8 @@ using Progress = std::function<void(size_t done, size_t total)>;
 class Weights {
  public:
   /// Packs every tensor of `checkpoint`, checking names, dtypes and shapes against `config`; the
-  /// source pages are given back as they are done. Throws rill::Error.
+  /// source pages are given back as they are done. Throws rill::Error, also for a weight that is not
+  /// finite or does not fit its type.
   static Weights pack(const ModelConfig& config, const Arithmetic& arithmetic,
                       const Checkpoint& checkpoint, Runtime runtime, const Progress& progress = {});
 
@@ -54,11 +57,17 @@ class Weights {
   size_t bytes_per_token() const;
 
  private:
+  /// Cuts `base` into matrices and vectors, or only counts if it is null. Returns the bytes.
+  size_t lay_out(const ModelConfig& config, const Arithmetic& arithmetic, std::byte* base);
+
   Buffer memory_;
   PackedMatrix embedding_{}, head_{};
   const float* final_norm_ = nullptr;
   std::vector<LayerWeights> layers_;
 };
+
+/// Bytes of a packed matrix.
+size_t matrix_bytes(const PackedMatrix& matrix);
 
 /// Row `row` of a packed matrix as fp32: the embedding of a token. out [columns].
 void unpack_row(const PackedMatrix& matrix, size_t row, size_t columns, float* out);

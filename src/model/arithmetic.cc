@@ -1,0 +1,95 @@
+// SPDX-License-Identifier: Apache-2.0
+#include "model/arithmetic.h"
+
+#include <array>
+#include <bit>
+
+#include "base/error.h"
+
+namespace rill {
+namespace {
+
+WeightType as_stored(DType stored) {
+  switch (stored) {
+    case DType::BF16:
+      return WeightType::BF16;
+    case DType::F16:
+      return WeightType::F16;
+    case DType::F32:
+      return WeightType::F32;
+    default:
+      fail("the checkpoint's weights are ", dtype_name(stored),
+           " where BF16, F16 or F32 is expected; take the checkpoint as it was published in bf16");
+  }
+}
+
+Format format_of(WeightType type) {
+  switch (type) {
+    case WeightType::F32:
+      return Format::F32;
+    case WeightType::F16:
+      return Format::F16;
+    case WeightType::INT8:
+      return Format::INT8;
+    case WeightType::INT4:
+      return Format::INT4;
+    default:
+      return Format::BF16;
+  }
+}
+
+Format kv_format(KvType type, bool bf16_compute) {
+  if (type == KvType::AUTO) return bf16_compute ? Format::BF16 : Format::F32;
+  if (bf16_compute && type != KvType::BF16)
+    fail("--kv is ", to_string(type), " under --compute bf16, which reads K and V as bf16; use ",
+         "--kv bf16, or --compute f32 to keep --kv ", to_string(type));
+  return type == KvType::F32 ? Format::F32 : type == KvType::F16 ? Format::F16 : Format::BF16;
+}
+
+const char* name_of(Format format) {
+  constexpr std::array names = {"f32", "f16", "bf16", "int8", "int4"};
+  return names[static_cast<size_t>(format)];
+}
+
+}  // namespace
+
+DType stored_type(const Checkpoint& checkpoint) {
+  constexpr std::array types = {DType::BF16, DType::F16, DType::F32};
+  std::array<size_t, 3> bytes{};
+  for (const TensorInfo& tensor : checkpoint.tensors())
+    for (size_t i = 0; i < types.size(); ++i)
+      if (tensor.dtype == types[i]) bytes[i] += tensor.bytes.size();
+  size_t most = 0;
+  for (size_t i = 1; i < types.size(); ++i)
+    if (bytes[i] > bytes[most]) most = i;
+  return types[most];
+}
+
+Arithmetic resolve_arithmetic(const ArithmeticOptions& options, DType stored) {
+  if (options.block_size < 16 || options.block_size > 1024 || !std::has_single_bit(options.block_size))
+    fail("--block-size is ", options.block_size, "; use a power of two from 16 to 1024");
+  Arithmetic result{};
+  result.declared = options.weights == WeightType::AUTO ? as_stored(stored) : options.weights;
+  const bool quantised = result.declared == WeightType::INT8 || result.declared == WeightType::INT4;
+  const bool bf16_compute = options.compute == ComputeType::AUTO
+                                ? quantised || result.declared == WeightType::BF16
+                                : options.compute == ComputeType::BF16;
+  result.weights = format_of(result.declared);
+  if (bf16_compute && !quantised) result.weights = Format::BF16;
+  result.table = quantised ? Format::INT8 : result.weights;
+  result.attention = bf16_compute ? Operand::BF16 : Operand::F32;
+  result.linear = quantised ? Operand::Q8 : result.attention;
+  result.kv = kv_format(options.kv, bf16_compute);
+  result.attention_type = options.attention;
+  result.block_size = options.block_size;
+  return result;
+}
+
+std::string describe(const Arithmetic& arithmetic) {
+  return std::string("weights ") + to_string(arithmetic.declared) + ", compute " +
+         (arithmetic.attention == Operand::BF16 ? "bf16" : "f32") + ", kv " +
+         name_of(arithmetic.kv) + ", attention " + to_string(arithmetic.attention_type) +
+         ", block " + std::to_string(arithmetic.block_size);
+}
+
+}  // namespace rill

@@ -1,0 +1,419 @@
+// SPDX-License-Identifier: Apache-2.0
+#include "model/attention.h"
+
+#include <algorithm>
+#include <array>
+#include <cassert>
+#include <cmath>
+#include <cstring>
+#include <limits>
+
+#include "base/error.h"
+#include "model/arena.h"
+#include "model/arithmetic.h"
+#include "model/stripe_tree.h"
+
+namespace rill {
+namespace {
+
+/// Tiles that share one pass over the blocks: K and V of a block are read from the cache's nearest
+/// level by all but the first.
+constexpr size_t kTilesPerTask = 4;
+/// Tasks a thread should have to choose from, so that none waits long for the last.
+constexpr size_t kTasksPerThread = 4;
+constexpr size_t kMostBlockTokens = 1024;
+
+size_t tiles_of(size_t folded_rows) {
+  return (folded_rows + kMostRows - 1) / kMostRows;
+}
+
+size_t stripe_tokens(const AttentionShape& shape) {
+  return std::max(shape.block_size, kBlockTokens);
+}
+
+// Subtrees whose states are kept apart: plan() splits only when there are fewer tiles than wanted
+// tasks, and then into less than twice as many as wanted.
+size_t most_partial(int threads) {
+  return 2 * kTasksPerThread * static_cast<size_t>(threads);
+}
+
+// One thread's scratch.
+struct ThreadScratch {
+  float* states;      // [kTilesPerTask][kLiveStates] states (streaming), [kLiveStates] (standard)
+  std::byte* kernel;  // attention_scratch_bytes
+  float* scores;      // [kMostRows][score_stride] (standard)
+  size_t bytes;
+};
+
+size_t score_stride(size_t most_context) {
+  return row_stride(round_up(most_context, kBlockTokens));
+}
+
+ThreadScratch lay_out_thread(const AttentionShape& shape, size_t most_context, std::byte* base) {
+  Arena arena(base);
+  const bool streaming = shape.type == AttentionType::STREAMING;
+  ThreadScratch s{};
+  s.states = arena.take<float>((streaming ? kTilesPerTask : 1) * kLiveStates *
+                               state_floats(shape.head_dim));
+  s.kernel = arena.take<std::byte>(
+      attention_scratch_bytes(streaming ? shape.block_size : kBlockTokens));
+  s.scores = arena.take<float>(streaming ? 0 : kMostRows * score_stride(most_context));
+  s.bytes = arena.used();
+  return s;
+}
+
+size_t query_bytes(const AttentionShape& shape, const Kernels& kernels) {
+  return kernels.activation_bytes(shape.operand, round_up(shape.head_dim, kDepthUnit));
+}
+
+// The pool blocks behind a run of keys, as kernels take them.
+struct KeyBlocks {
+  std::array<const std::byte*, kMostBlockTokens / kBlockTokens> k, v;
+
+  KeyBlocks(const KvSequence& sequence, size_t layer, size_t kv_head, Range keys) {
+    size_t n = 0;
+    for (size_t i = keys.begin / kBlockTokens; i * kBlockTokens < keys.end; ++i, ++n) {
+      k[n] = sequence.cache().k(sequence.blocks()[i], layer, kv_head);
+      v[n] = sequence.cache().v(sequence.blocks()[i], layer, kv_head);
+    }
+  }
+};
+
+}  // namespace
+
+// Up to kMostRows folded rows.
+struct Attention::Tile {
+  const AttentionQueries* queries;
+  size_t kv_head, first, rows;
+  const std::byte* q;
+  size_t sees[kMostRows];  // keys that each row sees, ascending
+  size_t most;             // that the last row sees
+
+  // The keys [first, last) of this tile's sequence, as far as any row sees them.
+  AttentionTile over(const AttentionShape& shape, size_t q_bytes, Range keys, int32_t* visible,
+                     const KeyBlocks& blocks) const {
+    AttentionTile tile{};
+    tile.kv = shape.kv;
+    tile.operand = shape.operand;
+    tile.head_dim = shape.head_dim;
+    tile.rows = rows;
+    tile.q = q;
+    tile.q_stride_bytes = q_bytes;
+    tile.k = blocks.k.data();
+    tile.v = blocks.v.data();
+    tile.first = keys.begin % kBlockTokens;
+    tile.keys = std::min(keys.end - keys.begin, round_up(most - keys.begin, 16));
+    for (size_t r = 0; r < rows; ++r) {
+      const size_t seen = sees[r] > keys.begin ? sees[r] - keys.begin : 0;
+      visible[r] = static_cast<int32_t>(std::min(seen, tile.keys));
+    }
+    tile.visible = visible;
+    return tile;
+  }
+};
+
+Attention::Scratch Attention::lay_out(const AttentionShape& shape, const Kernels& kernels,
+                                      int threads, size_t most_rows, size_t most_context,
+                                      std::byte* base) {
+  Arena arena(base);
+  Scratch s;
+  s.q = arena.take<std::byte>(shape.heads * most_rows * query_bytes(shape, kernels));
+  s.threads = arena.take<std::byte>(static_cast<size_t>(threads) *
+                                    lay_out_thread(shape, most_context, nullptr).bytes);
+  s.partial = arena.take<float>(most_partial(threads) * state_floats(shape.head_dim));
+  s.bytes = arena.used();
+  return s;
+}
+
+size_t Attention::scratch_bytes(const AttentionShape& shape, const Kernels& kernels, int threads,
+                                size_t most_rows, size_t most_context) {
+  return lay_out(shape, kernels, threads, most_rows, most_context, nullptr).bytes;
+}
+
+Attention::Attention(const AttentionShape& shape, Runtime runtime, size_t most_rows,
+                     size_t most_context)
+    : shape_(shape),
+      runtime_(runtime),
+      group_(shape.heads / shape.kv_heads),
+      q_bytes_(query_bytes(shape, runtime.kernels)),
+      state_floats_(state_floats(shape.head_dim)),
+      most_rows_(most_rows),
+      most_context_(most_context),
+      memory_(scratch_bytes(shape, runtime.kernels, runtime.team.size(), most_rows, most_context),
+              "the scratch of attention"),
+      scratch_(lay_out(shape, runtime.kernels, runtime.team.size(), most_rows, most_context,
+                       memory_.data())),
+      partial_present_(most_partial(runtime.team.size())) {
+  queries_.reserve(most_rows);
+  const size_t partial = most_partial(runtime.team.size());
+  tasks_.reserve(std::max(partial, most_rows * shape.kv_heads * tiles_of(group_)));
+  joins_.reserve(partial);
+}
+
+size_t Attention::sees(const AttentionQueries& queries, size_t folded_row) const {
+  const size_t length = queries.sequence->length();
+  return queries.causal ? std::min(length, queries.position + folded_row / group_ + 1) : length;
+}
+
+void Attention::plan(std::span<const AttentionQueries> queries) {
+  queries_.assign(queries.begin(), queries.end());
+  const size_t wanted = kTasksPerThread * static_cast<size_t>(runtime_.team.size());
+  size_t tiles = 0, longest = 0;
+  for (const AttentionQueries& q : queries_) {
+    tiles += shape_.kv_heads * tiles_of(q.tokens * group_);
+    longest = std::max(longest, sees(q, q.tokens * group_ - 1));
+  }
+  size_t per_task = 1;
+  parts_ = 1;
+  if (shape_.type == AttentionType::STREAMING) {
+    while (per_task < kTilesPerTask && tiles / (2 * per_task) >= wanted) per_task *= 2;
+    const size_t stripes = std::min(kStripes, (longest + stripe_tokens(shape_) - 1) / stripe_tokens(shape_));
+    while (tiles * parts_ < wanted && 2 * parts_ <= stripes) parts_ *= 2;
+  }
+  tasks_.clear();
+  joins_.clear();
+  for (size_t i = 0; i < queries_.size(); ++i) {
+    const size_t rows = queries_[i].tokens * group_, step = per_task * kMostRows;
+    for (size_t head = 0; head < shape_.kv_heads; ++head)
+      for (size_t first = 0; first < rows; first += step) {
+        Task task{};
+        task.queries = static_cast<uint32_t>(i);
+        task.kv_head = static_cast<uint32_t>(head);
+        task.first = static_cast<uint32_t>(first);
+        task.rows = static_cast<uint32_t>(std::min(step, rows - first));
+        task.cost = task.rows * sees(queries_[i], first + task.rows - 1);
+        task.state = static_cast<uint32_t>(joins_.size() * parts_);
+        if (parts_ > 1) joins_.push_back(task);
+        for (size_t part = 0; part < parts_; ++part) {
+          task.part = static_cast<uint32_t>(part);
+          tasks_.push_back(task);
+        }
+      }
+  }
+  // The longest first, so that the last ones to end are short. Which thread takes what, and when,
+  // changes no bit.
+  std::sort(tasks_.begin(), tasks_.end(),
+            [](const Task& a, const Task& b) { return a.cost > b.cost; });
+  next_task_.reset();
+  next_join_.reset();
+}
+
+void Attention::set_query(size_t head, size_t row, const float* q) {
+  const size_t kv_head = head / group_, member = head % group_;
+  std::byte* to = scratch_.q + ((kv_head * most_rows_ + row) * group_ + member) * q_bytes_;
+  runtime_.kernels.convert(shape_.operand, q, shape_.head_dim,
+                           round_up(shape_.head_dim, kDepthUnit), to);
+}
+
+Attention::Tile Attention::tile_at(const Task& task, size_t offset) const {
+  Tile tile{};
+  tile.queries = &queries_[task.queries];
+  tile.kv_head = task.kv_head;
+  tile.first = task.first + offset;
+  tile.rows = std::min(kMostRows, task.rows - offset);
+  tile.q = scratch_.q + ((task.kv_head * most_rows_ + tile.queries->row) * group_ + tile.first) *
+                            q_bytes_;
+  for (size_t r = 0; r < tile.rows; ++r) tile.sees[r] = sees(*tile.queries, tile.first + r);
+  tile.most = tile.sees[tile.rows - 1];
+  return tile;
+}
+
+void Attention::finish(const Tile& tile, SoftmaxState state, float* out, size_t stride) const {
+  for (size_t r = 0; r < tile.rows; ++r) {
+    const size_t row = tile.queries->row + (tile.first + r) / group_;
+    const size_t head = tile.kv_head * group_ + (tile.first + r) % group_;
+    runtime_.kernels.finish(state, r, shape_.head_dim, out + row * stride + head * shape_.head_dim);
+  }
+}
+
+void Attention::run(Worker& worker, size_t layer, float* out, size_t stride) {
+  const size_t thread_bytes = lay_out_thread(shape_, most_context_, nullptr).bytes;
+  std::byte* scratch = scratch_.threads + static_cast<size_t>(worker.index()) * thread_bytes;
+  if (worker.first()) next_join_.reset();
+  for (size_t i = next_task_.next(); i < tasks_.size(); i = next_task_.next()) {
+    if (shape_.type == AttentionType::STREAMING)
+      stream(tasks_[i], layer, scratch, out, stride);
+    else
+      standard(tasks_[i], layer, scratch, out, stride);
+  }
+  worker.barrier();
+  if (worker.first()) next_task_.reset();
+  for (size_t i = next_join_.next(); i < joins_.size(); i = next_join_.next())
+    join_parts(joins_[i], scratch, out, stride);
+}
+
+void Attention::stream(const Task& task, size_t layer, std::byte* scratch, float* out,
+                       size_t stride) {
+  const Kernels& kernels = runtime_.kernels;
+  const ThreadScratch mine = lay_out_thread(shape_, most_context_, scratch);
+  const size_t count = tiles_of(task.rows), step = stripe_tokens(shape_);
+  std::array<Tile, kTilesPerTask> tiles;
+  for (size_t t = 0; t < count; ++t) tiles[t] = tile_at(task, t * kMostRows);
+  const auto tree = [&](size_t t) {
+    return StripeTree(mine.states + t * kLiveStates * state_floats_, state_floats_);
+  };
+  std::array<StripeTree, kTilesPerTask> trees = {tree(0), tree(1), tree(2), tree(3)};
+  const size_t most = tiles[count - 1].most;
+  const KvSequence& sequence = *tiles[0].queries->sequence;
+
+  const size_t stripes = kStripes / parts_;
+  for (size_t i = task.part * stripes; i < (task.part + 1) * stripes; ++i) {
+    const size_t first = stripe_at(i) * step;
+    std::array<bool, kTilesPerTask> fresh;
+    fresh.fill(true);
+    for (size_t start = first; start < most; start += kStripes * step)
+      for (size_t key = start; key < std::min(most, start + step); key += shape_.block_size) {
+        const Range keys = {key, std::min(key + shape_.block_size, round_up(most, 16))};
+        const KeyBlocks blocks(sequence, layer, task.kv_head, keys);
+        for (size_t t = 0; t < count; ++t) {
+          if (tiles[t].most <= key) continue;
+          int32_t visible[kMostRows];
+          AttentionTile tile = tiles[t].over(shape_, q_bytes_, keys, visible, blocks);
+          tile.scratch = mine.kernel;
+          kernels.attend(tile, trees[t].next(), fresh[t]);
+          fresh[t] = false;
+        }
+      }
+    for (size_t t = 0; t < count; ++t)
+      trees[t].push([&](SoftmaxState a, SoftmaxState b) {
+        kernels.merge(a, b, tiles[t].rows, shape_.head_dim);
+      });
+  }
+
+  if (parts_ == 1) {
+    for (size_t t = 0; t < count; ++t) finish(tiles[t], trees[t].root(), out, stride);
+    return;
+  }
+  const size_t place = task.state + task.part;
+  partial_present_[place] = trees[0].present();
+  if (trees[0].present())
+    std::memcpy(scratch_.partial + place * state_floats_, trees[0].root().m,
+                state_floats_ * sizeof(float));
+}
+
+void Attention::join_parts(const Task& task, std::byte* scratch, float* out, size_t stride) {
+  const Tile tile = tile_at(task, 0);
+  StripeTree tree(lay_out_thread(shape_, most_context_, scratch).states, state_floats_);
+  for (size_t part = 0; part < parts_; ++part) {
+    const size_t place = task.state + part;
+    if (partial_present_[place])
+      std::memcpy(tree.next().m, scratch_.partial + place * state_floats_,
+                  state_floats_ * sizeof(float));
+    tree.push([&](SoftmaxState a, SoftmaxState b) {
+      runtime_.kernels.merge(a, b, tile.rows, shape_.head_dim);
+    });
+  }
+  finish(tile, tree.root(), out, stride);
+}
+
+void Attention::standard(const Task& task, size_t layer, std::byte* scratch, float* out,
+                         size_t stride) {
+  const Kernels& kernels = runtime_.kernels;
+  const ThreadScratch mine = lay_out_thread(shape_, most_context_, scratch);
+  const Tile tile = tile_at(task, 0);
+  const KvSequence& sequence = *tile.queries->sequence;
+  const size_t scores = score_stride(most_context_), step = stripe_tokens(shape_);
+  int32_t visible[kMostRows];
+  const auto run = [&](size_t key, const auto& use) {
+    const Range keys = {key, std::min(key + kBlockTokens, round_up(tile.most, 16))};
+    const KeyBlocks blocks(sequence, layer, task.kv_head, keys);
+    AttentionTile keys_of_block = tile.over(shape_, q_bytes_, keys, visible, blocks);
+    keys_of_block.scratch = mine.kernel;
+    use(keys_of_block, mine.scores + key);
+  };
+
+  alignas(64) float maximum[16];
+  std::fill_n(maximum, 16, -std::numeric_limits<float>::infinity());
+  for (size_t key = 0; key < tile.most; key += kBlockTokens)
+    run(key, [&](const AttentionTile& keys, float* to) { kernels.scores(keys, to, scores, maximum); });
+
+  StripeTree tree(mine.states, state_floats_);
+  for (size_t i = 0; i < kStripes; ++i) {
+    const size_t first = stripe_at(i) * step;
+    if (first < tile.most) {
+      const SoftmaxState state = tree.next();
+      std::memset(state.m, 0, state_floats_ * sizeof(float));
+      std::copy_n(maximum, kMostRows, state.m);
+      for (size_t start = first; start < tile.most; start += kStripes * step)
+        for (size_t key = start; key < std::min(tile.most, start + step); key += kBlockTokens)
+          run(key, [&](const AttentionTile& keys, float* from) {
+            kernels.accumulate(keys, from, scores, state);
+          });
+    }
+    tree.push([&](SoftmaxState a, SoftmaxState b) {
+      kernels.add(a, b, tile.rows, shape_.head_dim);
+    });
+  }
+  finish(tile, tree.root(), out, stride);
+}
+
+namespace {
+
+void check(const AttentionProblem& p) {
+  if (p.heads == 0 || p.kv_heads == 0 || p.heads % p.kv_heads)
+    fail("attention was asked for ", p.heads, " query heads and ", p.kv_heads,
+         " key heads; the first must be a multiple of the second");
+  if (p.head_dim == 0 || p.head_dim % 2 || p.head_dim > 65536)
+    fail("attention was asked for a head_dim of ", p.head_dim, "; it must be even and at most 65536");
+  if (p.kv_tokens == 0 || !p.q || !p.k || !p.v)
+    fail("attention was given no keys; q, k and v must be arrays of at least one token");
+}
+
+}  // namespace
+
+void attend(const AttentionProblem& p, const ArithmeticOptions& options, Runtime runtime,
+            float* out) {
+  check(p);
+  ArithmeticOptions resolved = options;
+  resolved.weights = WeightType::F32;
+  const Arithmetic arithmetic = resolve_arithmetic(resolved, DType::F32);
+  const AttentionShape shape = {p.heads,
+                                p.kv_heads,
+                                p.head_dim,
+                                arithmetic.attention_type,
+                                arithmetic.block_size,
+                                arithmetic.attention,
+                                arithmetic.kv};
+  ModelConfig config;  // what a cache needs of it
+  config.num_layers = 1;
+  config.num_kv_heads = p.kv_heads;
+  config.head_dim = p.head_dim;
+  KvCache cache(config, shape.kv, p.kv_tokens);
+  KvSequence sequence(cache);
+  sequence.extend(p.kv_tokens);
+  constexpr size_t kMostQueries = 256;
+  Attention attention(shape, runtime, std::min(kMostQueries, p.tokens), p.kv_tokens);
+  const auto scale =
+      static_cast<float>(0x1.71547652b82fep+0 / std::sqrt(static_cast<double>(p.head_dim)));
+
+  for (size_t first = 0; first < p.tokens; first += kMostQueries) {
+    const size_t tokens = std::min(kMostQueries, p.tokens - first);
+    const AttentionQueries queries = {&sequence, 0, tokens, p.position + first, p.causal};
+    attention.plan({&queries, 1});
+    runtime.team.run([&](Worker& worker) {
+      const FloatMode mode;
+      if (first == 0) {
+        const Range mine = worker.share(p.kv_tokens * p.kv_heads);
+        for (size_t i = mine.begin; i < mine.end; ++i) {
+          const size_t token = i / p.kv_heads, head = i % p.kv_heads, slot = token % kBlockTokens;
+          const uint32_t block = sequence.blocks()[token / kBlockTokens];
+          store_k(shape.kv, p.k + i * p.head_dim, p.head_dim, slot, cache.k(block, 0, head));
+          store_v(shape.kv, p.v + i * p.head_dim, p.head_dim, slot, cache.v(block, 0, head));
+        }
+      }
+      // The output's rows serve as scratch for the scaled queries until they are overwritten.
+      const size_t width = p.heads * p.head_dim;
+      const Range mine = worker.share(tokens * p.heads);
+      for (size_t i = mine.begin; i < mine.end; ++i) {
+        const float* q = p.q + first * width + i * p.head_dim;
+        float* scaled = out + first * width + i * p.head_dim;
+        for (size_t d = 0; d < p.head_dim; ++d) scaled[d] = q[d] * scale;
+        attention.set_query(i % p.heads, i / p.heads, scaled);
+      }
+      worker.barrier();
+      attention.run(worker, 0, out + first * width, width);
+    });
+  }
+}
+
+}  // namespace rill

@@ -1,0 +1,109 @@
+// SPDX-License-Identifier: Apache-2.0
+// Attention over the KV cache, standard or streaming (docs/arithmetic.md, section 9). One code path
+// for prefill, decode and batches: work is dealt in tiles of query rows, whatever they come from.
+#pragma once
+#include <cstdint>
+#include <span>
+#include <vector>
+
+#include "base/buffer.h"
+#include "base/team.h"
+#include "model/kv_cache.h"
+#include "model/runtime.h"
+#include "rill/options.h"
+
+namespace rill {
+
+/// Sizes and arithmetic of one kind of attention.
+struct AttentionShape {
+  size_t heads, kv_heads, head_dim;  // heads is a multiple of kv_heads
+  AttentionType type;
+  size_t block_size;  // a power of two, 16 to 1024
+  Operand operand;    // F32 or BF16
+  Format kv;          // of the cache
+};
+
+/// The queries of one sequence in a step; its K and V are in the cache already.
+struct AttentionQueries {
+  const KvSequence* sequence;
+  size_t row;       // of the first query among the step's rows
+  size_t tokens;    // queries, one row each
+  size_t position;  // of the first query: it sees keys 0 .. position, the next one more, ...
+  bool causal;      // false: every query sees the whole sequence
+};
+
+class Attention {
+ public:
+  /// Allocates all scratch for steps of up to `most_rows` rows (over all sequences) on contexts of
+  /// up to `most_context` tokens. In streaming mode it does not depend on `most_context`.
+  Attention(const AttentionShape& shape, Runtime runtime, size_t most_rows, size_t most_context);
+  static size_t scratch_bytes(const AttentionShape& shape, const Kernels& kernels, int threads,
+                              size_t most_rows, size_t most_context);
+
+  /// Cuts a step into tasks; before the parallel region, once for all layers. Allocates nothing.
+  void plan(std::span<const AttentionQueries> queries);
+
+  /// Hands over the query of a head in a row, fp32 [head_dim], rotated and scaled.
+  void set_query(size_t head, size_t row, const float* q);
+
+  /// Runs in a parallel region, on all its threads. Barriers must separate it from the writing of
+  /// queries, K and V before, and from the reading of `out` and the next run after.
+  /// out [rows][stride]: the heads of a row one after the other.
+  void run(Worker& worker, size_t layer, float* out, size_t stride);
+
+ private:
+  // Some tiles of one sequence and KV head; rows are (token, head of the group), folded.
+  struct Task {
+    uint32_t queries, kv_head;
+    uint32_t first, rows;  // folded rows, at most kTilesPerTask tiles
+    uint32_t part;         // of parts_ subtrees of the stripes
+    uint32_t state;        // where the state goes if parts_ > 1
+    size_t cost;
+  };
+  struct Tile;
+  struct Scratch {
+    std::byte* q = nullptr;        // [kv_heads][most_rows][group][q_bytes]
+    std::byte* threads = nullptr;  // [threads][thread_bytes]: states, kernel scratch, scores
+    float* partial = nullptr;      // [most_partial] states of subtrees
+    size_t bytes = 0;
+  };
+  static Scratch lay_out(const AttentionShape& shape, const Kernels& kernels, int threads,
+                         size_t most_rows, size_t most_context, std::byte* base);
+
+  Tile tile_at(const Task& task, size_t offset) const;
+  size_t sees(const AttentionQueries& queries, size_t folded_row) const;
+  void stream(const Task& task, size_t layer, std::byte* scratch, float* out, size_t stride);
+  void standard(const Task& task, size_t layer, std::byte* scratch, float* out, size_t stride);
+  void join_parts(const Task& task, std::byte* scratch, float* out, size_t stride);
+  void finish(const Tile& tile, SoftmaxState state, float* out, size_t stride) const;
+
+  const AttentionShape shape_;
+  const Runtime runtime_;
+  const size_t group_, q_bytes_, state_floats_, most_rows_, most_context_;
+  Buffer memory_;
+  Scratch scratch_;
+  std::vector<AttentionQueries> queries_;
+  std::vector<Task> tasks_, joins_;
+  std::vector<uint8_t> partial_present_;
+  size_t parts_ = 1;
+  TaskCounter next_task_, next_join_;
+};
+
+/// Attention by itself, on the caller's own queries, keys and values.
+struct AttentionProblem {
+  size_t heads, kv_heads, head_dim;  // query head h reads KV head h / (heads / kv_heads)
+  size_t tokens, kv_tokens;
+  const float* q;  // [tokens][heads][head_dim]: rotated, not scaled
+  const float* k;  // [kv_tokens][kv_heads][head_dim]: rotated
+  const float* v;  // [kv_tokens][kv_heads][head_dim]
+  bool causal = true;
+  size_t position = 0;  // of the first query: it sees keys 0 .. position (if causal)
+};
+
+/// out [tokens][heads][head_dim] = softmax(q k^T / sqrt(head_dim)) v, through the same kernels and
+/// the same order of operations as in a model. Of `options` the type, the block size, compute and
+/// KV type count (AUTO compute: F32). Throws rill::Error for sizes that make no sense.
+void attend(const AttentionProblem& problem, const ArithmeticOptions& options, Runtime runtime,
+            float* out);
+
+}  // namespace rill
