@@ -3,6 +3,7 @@
 
 #include <unistd.h>
 
+#include <algorithm>
 #include <cerrno>
 #include <csignal>
 #include <cstdio>
@@ -73,6 +74,20 @@ int run_guarded(Program& program) {
   }
 }
 
+/// The command line after the program's name with Program::spellings put in, last word first, as
+/// CLI::App::parse takes it.
+std::vector<std::string> words_of(int argc, char** argv, const Program& program) {
+  std::vector<std::string> words;
+  bool options = true;
+  for (int i = 1; i < argc; ++i) {
+    const auto spelling = program.spellings.find({argv[1], argv[i]});
+    options = options && std::strcmp(argv[i], "--") != 0;
+    words.push_back(options && spelling != program.spellings.end() ? spelling->second : argv[i]);
+  }
+  std::reverse(words.begin(), words.end());
+  return words;
+}
+
 }  // namespace
 
 CLI::App* add_command(Program& program, const std::string& name, const std::string& description,
@@ -93,7 +108,7 @@ int run_program(int argc, char** argv, const std::string& description,
   Program program{app, {}};
   define(program);
   try {
-    app.parse(argc, argv);
+    app.parse(words_of(argc, argv, program));
   } catch (const CLI::ParseError& error) {
     if (error.get_exit_code() == 0) {  // --help, --version
       std::ostringstream text;

@@ -3,8 +3,10 @@
 #pragma once
 #include <CLI/CLI.hpp>
 #include <functional>
+#include <map>
 #include <string>
 #include <string_view>
+#include <utility>
 
 #include "base/error.h"
 
@@ -21,6 +23,9 @@ class UsageError : public Error {
 struct Program {
   CLI::App& app;
   std::function<int()> action;
+  /// Options of two letters after one dash, by subcommand, and what they stand for: ("bench", "-pg")
+  /// -> "--pg". CLI11 would read -p with the value g.
+  std::map<std::pair<std::string, std::string>, std::string> spellings = {};
 };
 
 /// Adds a subcommand whose --help ends with `example` and whose action is `run`.

@@ -1,0 +1,195 @@
+// SPDX-License-Identifier: Apache-2.0
+// rill bench: tokens per second in llama-bench's habits, beside what this machine could do at most.
+#include <algorithm>
+#include <memory>
+
+#include "commands.h"
+#include "common_options.h"
+#include "engine/bench_report.h"
+#include "engine/bench_run.h"
+#include "engine/bench_values.h"
+#include "model/config.h"
+
+namespace rill::apps {
+namespace {
+
+struct BenchOptions {
+  CommonOptions common;
+  std::string shape;
+  std::string prompts = "512", generated = "128", depths = "0", batches = "1", threads;
+  std::vector<std::string> pairs;
+  size_t repetitions = 5;
+  bool no_warmup = false;
+  ReportFormat format = ReportFormat::MD;
+};
+
+constexpr uint64_t kSeed = 42;
+
+BenchPlan plan_of(const BenchOptions& options) {
+  return as_usage([&] {
+    BenchPlan plan{parse_list(options.prompts, "-p"),
+                   parse_list(options.generated, "-n"),
+                   parse_list(options.depths, "-d"),
+                   parse_list(options.batches, "-b"),
+                   {}};
+    for (const std::string& pair : options.pairs) plan.pairs.push_back(parse_pair(pair, "-pg"));
+    for (size_t batch : plan.batches)
+      if (batch == 0 || batch > 4096) fail("-b is \"", options.batches, "\"; use 1 to 4096");
+    if (plan.tests().empty()) fail("-p and -n are 0 and there is no -pg: nothing is left to run");
+    return plan;
+  });
+}
+
+std::vector<int> threads_of(const BenchOptions& options) {
+  if (options.threads.empty()) return {0};
+  return as_usage([&] {
+    std::vector<int> counts;
+    for (size_t count : parse_list(options.threads, "--threads")) {
+      if (count < 1 || count > 1024) fail("--threads is \"", options.threads, "\"; use 1 to 1024");
+      counts.push_back(static_cast<int>(count));
+    }
+    return counts;
+  });
+}
+
+/// The runs of one thread count: loads the model with these threads, so that each finds its share
+/// of the weights in the memory nearest to it.
+class ThreadRun {
+ public:
+  ThreadRun(const BenchOptions& options, const std::vector<BenchTest>& tests, int threads)
+      : options_(options), tests_(tests), threads_(threads) {}
+
+  std::vector<nlohmann::ordered_json> rows() {
+    load();
+    BenchSubject subject{options_.shape.empty() ? options_.common.model : options_.shape,
+                         model_type(model_->config, model_->arithmetic),
+                         model_->weights.bytes(),
+                         model_->config.parameter_count(),
+                         model_->arithmetic,
+                         model_->kernels.name,
+                         model_->team.size(),
+                         model_->session.chunk,
+                         {}};
+    BenchRunner runner(*model_, model_->arithmetic, model_->runtime(), model_->session);
+    tell("measuring the ceilings");
+    subject.ceilings = measure_ceilings(model_->team);
+    std::vector<BenchResult> results;
+    for (const BenchTest& test : tests_) {
+      tell(test.name());
+      results.push_back(runner.run(test, options_.repetitions, !options_.no_warmup));
+      // The machine drifts: a ceiling is the best seen over the whole run.
+      subject.ceilings.keep_best(measure_ceilings(model_->team));
+    }
+    tell("");
+    std::vector<nlohmann::ordered_json> rows;
+    for (const BenchResult& result : results) rows.push_back(bench_row(subject, result));
+    return rows;
+  }
+
+ private:
+  void load() {
+    LoadOptions load = options_.common.load_options();
+    load.threads = threads_;
+    load.session.context = 0;
+    for (const BenchTest& test : tests_) {
+      load.session.context = std::max(load.session.context, test.context());
+      load.session.sequences = std::max(load.session.sequences, test.batch);
+    }
+    const ModelConfig config = options_.shape.empty() ? ModelConfig::load(options_.common.model)
+                                                      : published_model(options_.shape).config();
+    if (load.session.context > config.max_position_embeddings)
+      fail("the longest test (depth, prompt and generated tokens together) has ",
+           load.session.context, " tokens, but this model was made for at most ",
+           config.max_position_embeddings, " positions; lower -d, -p or -n");
+    try {
+      model_ = options_.shape.empty() ? LoadedModel::load(options_.common.model, load)
+                                      : LoadedModel::random(config, load, kSeed);
+    } catch (const DoesNotFit& error) {
+      throw DoesNotFit("the largest test (" + std::to_string(load.session.context) + " tokens, " +
+                           std::to_string(load.session.sequences) +
+                           " at a time) does not fit in memory; lower -d, -p, -n or -b, or take "
+                           "--weights int8 or a smaller model",
+                       error.table());
+    }
+  }
+
+  /// What runs now, on a terminal; "" clears the line.
+  void tell(const std::string& what) const {
+    if (!is_terminal(2)) return;
+    note("\r\033[K" + (what.empty() ? what : what + " ..."));
+  }
+
+  const BenchOptions& options_;
+  const std::vector<BenchTest>& tests_;
+  int threads_;
+  std::unique_ptr<LoadedModel> model_;
+};
+
+int run_bench(const BenchOptions& options) {
+  if (options.common.model.empty() == options.shape.empty())
+    throw UsageError("give either a MODEL folder or --shape NAME (for instance qwen3-0.6b)");
+  const std::vector<BenchTest> tests = plan_of(options).tests();
+  std::vector<nlohmann::ordered_json> rows;
+  for (int threads : threads_of(options))
+    for (auto& row : ThreadRun(options, tests, threads).rows()) rows.push_back(std::move(row));
+  print(format_report(rows, options.format));
+  check_ceilings(rows);
+  return 0;
+}
+
+void add_test_options(CLI::App& command, BenchOptions& options) {
+  const std::string group = "Tests (lists: 128,512 or 64-512*2 or 0-4096+1024)";
+  const auto list = [&](const char* name, std::string& target, const char* description) {
+    command.add_option(name, target, description)->type_name("LIST")->group(group);
+  };
+  list("-p,--n-prompt", options.prompts, "prompt lengths, 0 for none (default 512)");
+  list("-n,--n-gen", options.generated, "numbers of generated tokens, 0 for none (default 128)");
+  command
+      .add_option("--pg", options.pairs,
+                  "also (or -pg) a prompt and a generation together; repeatable")
+      ->type_name("P,N")
+      ->allow_extra_args(false)
+      ->group(group);
+  list("-d,--n-depth", options.depths, "tokens in the KV cache before a test (default 0)");
+  list("-b,--batch", options.batches, "sequences side by side (default 1)");
+  list("-t,--threads", options.threads,
+       "threads (default: $OMP_NUM_THREADS, else the cores left to this process)");
+  command
+      .add_option("-r,--repetitions", options.repetitions, "times that each test runs (default 5)")
+      ->check(CLI::Range(size_t{1}, size_t{10000}))
+      ->type_name("N")
+      ->group(group);
+  command.add_flag("--no-warmup", options.no_warmup, "no untimed run before each test")
+      ->group(group);
+}
+
+}  // namespace
+
+void add_bench_command(Program& program) {
+  auto options = std::make_shared<BenchOptions>();
+  CLI::App* command =
+      add_command(program, "bench", "Measure tokens per second against this machine's own limits",
+                  "rill bench --shape qwen3-0.6b -p 512 -n 128 -d 0,4096",
+                  [options] { return run_bench(*options); });
+  program.spellings[{"bench", "-pg"}] = "--pg";
+  command->add_option("MODEL", options->common.model,
+                      "folder of a Qwen3 checkpoint as published on Hugging Face");
+  command
+      ->add_option("--shape", options->shape,
+                   "instead of MODEL: random weights of a published size (qwen3-0.6b, qwen3-1.7b, "
+                   "qwen3-4b, qwen3-8b, qwen3-14b, qwen3-32b)")
+      ->type_name("NAME");
+  add_test_options(*command, *options);
+  command
+      ->add_option_function<std::string>(
+          "-o,--output",
+          [options](const std::string& text) {
+            options->format = parse_report_format(text, "--output");
+          },
+          "md, csv, json or jsonl (default md)")
+      ->type_name("FORMAT");
+  add_arithmetic_options(*command, options->common);
+  add_chunk_option(*command, options->common);
+}
+
+}  // namespace rill::apps
