@@ -51,7 +51,8 @@ DType stored_type(const Checkpoint& checkpoint) {
 
 size_t choose_context(const ModelConfig& config, size_t wanted, size_t longest) {
   if (wanted > config.max_position_embeddings) {
-    fail("--ctx is ", wanted, ", but this model was made for at most ",
+    fail("a context (--ctx) of ", wanted,
+         " tokens was asked for, but this model was made for at most ",
          config.max_position_embeddings,
          " positions (max_position_embeddings in config.json); take that or less");
   }

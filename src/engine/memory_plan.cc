@@ -20,7 +20,7 @@ void fill(MemoryPlan& plan, const ModelConfig& config, const Arithmetic& arithme
       KvCache::bytes(config, arithmetic.kv, size.context * size.sequences, size.sequences);
   plan.scratch =
       Transformer::scratch_bytes(config, arithmetic, kernels, threads, size.chunk, size.context);
-  plan.logits = size.sequences * config.vocab_size * sizeof(float);
+  plan.logits = std::max(size.sequences, size.logits) * config.vocab_size * sizeof(float);
 }
 
 }  // namespace

@@ -16,6 +16,7 @@ struct SessionSize {
   size_t chunk = 512;  // most tokens of one step, over all sequences
   size_t context = 0;  // most tokens of one sequence
   size_t sequences = 1;
+  size_t logits = 1;  // rows of logits wanted at once
 };
 
 /// Bytes of each part for one size.

@@ -13,32 +13,39 @@ Session::Session(const LoadedModel& model, const Arithmetic& arithmetic, Runtime
       cache_(model.config, arithmetic.kv, size.context * size.sequences, size.sequences),
       transformer_(model.config, arithmetic, model.weights, runtime, size.chunk, size.context) {}
 
-std::vector<float> Session::logits(std::span<const int32_t> ids, std::vector<float>* hidden,
-                                   size_t chunk) {
+void Session::run(std::span<const int32_t> ids, size_t chunk, bool hidden,
+                  const std::function<void(const Part&)>& consume) {
   check_ids(ids, config().vocab_size, "the ids");
   if (ids.size() > size_.context) {
     fail("there are ", ids.size(), " ids, but the context holds ", size_.context,
          "; give fewer or a larger --ctx");
   }
-  chunk = chunk == 0 ? size_.chunk : std::min(chunk, size_.chunk);
-  const size_t vocabulary = config().vocab_size, width = config().hidden_size;
-  const size_t layers = config().num_layers + 1;
-  std::vector<float> rows(ids.size() * vocabulary), part;
-  if (hidden != nullptr) {
-    hidden->resize(layers * ids.size() * width);
-    part.resize(layers * std::min(chunk, ids.size()) * width);
-  }
+  chunk = std::min({chunk == 0 ? size_.chunk : chunk, size_.chunk, ids.size()});
+  const size_t row = (config().num_layers + 1) * config().hidden_size;
+  std::vector<float> logits(chunk * config().vocab_size), residual(hidden ? chunk * row : 0);
   KvSequence sequence(cache_);
-  for (size_t done = 0; done < ids.size(); done += chunk) {
-    const size_t count = std::min(chunk, ids.size() - done);
-    const SequenceStep step{&sequence, ids.subspan(done, count), count};
-    transformer_.forward({&step, 1}, rows.data() + done * vocabulary,
-                         hidden != nullptr ? part.data() : nullptr);
-    for (size_t layer = 0; hidden != nullptr && layer < layers; ++layer) {
-      std::copy_n(part.data() + layer * count * width, count * width,
-                  hidden->data() + (layer * ids.size() + done) * width);
-    }
+  for (size_t first = 0; first < ids.size(); first += chunk) {
+    const size_t count = std::min(chunk, ids.size() - first);
+    const SequenceStep step{&sequence, ids.subspan(first, count), count};
+    transformer_.forward({&step, 1}, logits.data(), hidden ? residual.data() : nullptr);
+    consume({first, count, std::span(logits).first(count * config().vocab_size),
+             std::span(residual).first(hidden ? count * row : 0)});
   }
+}
+
+std::vector<float> Session::logits(std::span<const int32_t> ids, std::vector<float>* hidden,
+                                   size_t chunk) {
+  const size_t width = config().hidden_size, layers = config().num_layers + 1;
+  std::vector<float> rows(ids.size() * config().vocab_size);
+  if (hidden != nullptr) hidden->resize(layers * ids.size() * width);
+  run(ids, chunk, hidden != nullptr, [&](const Part& part) {
+    std::copy(part.logits.begin(), part.logits.end(),
+              rows.begin() + static_cast<std::ptrdiff_t>(part.first * config().vocab_size));
+    for (size_t layer = 0; hidden != nullptr && layer < layers; ++layer) {
+      std::copy_n(part.hidden.data() + layer * part.count * width, part.count * width,
+                  hidden->data() + (layer * ids.size() + part.first) * width);
+    }
+  });
   return rows;
 }
 

@@ -1,6 +1,7 @@
 // SPDX-License-Identifier: Apache-2.0
 // The working memory of a model in use: the transformer's scratch and a KV cache.
 #pragma once
+#include <functional>
 #include <span>
 #include <vector>
 
@@ -24,9 +25,20 @@ class Session {
   const SessionSize& size() const { return size_; }
   const ModelConfig& config() const { return transformer_.config(); }
 
-  /// Logits of all `ids` from an empty cache, [ids][vocabulary], in steps of `chunk` tokens (0: the
-  /// session's). `hidden`, if not null, becomes the residual stream [layers + 1][ids][hidden size].
-  /// Throws Error for no ids, an id out of range, or more ids than the context holds.
+  /// What one step computed: logits [count][vocabulary] of the tokens from `first` on, and the
+  /// residual stream [layers + 1][count][hidden size] (empty if it was not asked for).
+  struct Part {
+    size_t first, count;
+    std::span<const float> logits, hidden;
+  };
+
+  /// Runs `ids` from an empty cache in steps of `chunk` tokens (0: the session's), handing on each
+  /// step's results. Throws Error for no ids, an id out of range, or more than the context holds.
+  void run(std::span<const int32_t> ids, size_t chunk, bool hidden,
+           const std::function<void(const Part&)>& consume);
+
+  /// The same in one piece: logits [ids][vocabulary]; `hidden`, if not null, becomes the residual
+  /// stream [layers + 1][ids][hidden size].
   std::vector<float> logits(std::span<const int32_t> ids, std::vector<float>* hidden = nullptr,
                             size_t chunk = 0);
 

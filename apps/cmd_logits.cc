@@ -1,0 +1,83 @@
+// SPDX-License-Identifier: Apache-2.0
+// rill logits: what the model computes for given token ids, into a safetensors file.
+#include <algorithm>
+#include <memory>
+
+#include "base/mapped_file.h"
+#include "commands.h"
+#include "common_options.h"
+#include "engine/session.h"
+#include "model/safetensors.h"
+
+namespace rill::apps {
+namespace {
+
+struct LogitsOptions {
+  CommonOptions common;
+  std::string ids, ids_file, out;
+  bool hidden = false;
+};
+
+std::vector<int32_t> read_ids(const LogitsOptions& options) {
+  if (!options.ids.empty()) return as_usage([&] { return parse_ids(options.ids, "--ids"); });
+  if (options.ids_file.empty())
+    throw UsageError("no token ids were given; add --ids 1,2,3 or --ids-file FILE");
+  const MappedFile file = MappedFile::open(options.ids_file);
+  return parse_ids(std::string(file.text()), options.ids_file);
+}
+
+std::vector<TensorSpec> tensors(const ModelConfig& config, size_t tokens, bool hidden) {
+  std::vector<TensorSpec> specs = {{"logits", DType::F32, {tokens, config.vocab_size}}};
+  if (hidden) {
+    specs.push_back({"hidden", DType::F32, {config.num_layers + 1, tokens, config.hidden_size}});
+  }
+  return specs;
+}
+
+int run_logits(const LogitsOptions& options) {
+  const std::vector<int32_t> ids = read_ids(options);
+  { const OutputFile probe(options.out); }  // an unwritable path is told before the work
+  LoadOptions load = options.common.load_options();
+  if (load.session.context == 0) load.session.context = ids.size();
+  load.session.chunk = std::min(load.session.chunk, ids.size());
+  load.session.logits = load.session.chunk;
+  const auto model = LoadedModel::load(options.common.model, load);
+  Session session(*model);
+  check_ids(ids, model->config.vocab_size, options.ids.empty() ? "the file's ids" : "--ids");
+
+  const size_t width = model->config.hidden_size, layers = model->config.num_layers + 1;
+  std::vector<float> hidden(options.hidden ? layers * ids.size() * width : 0);
+  SafetensorsWriter writer(options.out, tensors(model->config, ids.size(), options.hidden),
+                           {{"arithmetic", describe(model->arithmetic)}});
+  session.run(ids, 0, options.hidden, [&](const Session::Part& part) {
+    writer.write(std::as_bytes(part.logits));
+    for (size_t layer = 0; options.hidden && layer < layers; ++layer) {
+      std::copy_n(part.hidden.data() + layer * part.count * width, part.count * width,
+                  hidden.data() + (layer * ids.size() + part.first) * width);
+    }
+  });
+  if (options.hidden) writer.write(std::as_bytes(std::span(hidden)));
+  writer.commit();
+  note("wrote " + options.out + ": logits of " + std::to_string(ids.size()) + " tokens; " +
+       describe_run(*model) + "\n");
+  return 0;
+}
+
+}  // namespace
+
+void add_logits_command(Program& program) {
+  auto options = std::make_shared<LogitsOptions>();
+  CLI::App* command =
+      add_command(program, "logits", "compute the logits of token ids (needs no tokenizer)",
+                  "rill logits models/rill-demo --ids 1,2,3 --hidden --out logits.safetensors",
+                  [options] { return run_logits(*options); });
+  add_common_options(*command, options->common);
+  auto* ids = command->add_option("--ids", options->ids, "token ids with commas between");
+  command->add_option("--ids-file", options->ids_file, "a file of token ids with commas between")
+      ->excludes(ids);
+  command->add_flag("--hidden", options->hidden,
+                    "also write the residual stream, [layers + 1, tokens, hidden]");
+  command->add_option("--out", options->out, "the safetensors file to write")->required();
+}
+
+}  // namespace rill::apps
