@@ -101,6 +101,8 @@ find_missing() {
         need cmake new_enough_cmake
         need ninja-build has ninja
         need binutils has nm
+        need pkg-config has pkg-config
+        need xz-utils has xz
         if [ -n "$(compiler)" ]; then
           need nlohmann-json3-dev has_header nlohmann/json.hpp
           need libcli11-dev has_header CLI/CLI.hpp
