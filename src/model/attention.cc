@@ -194,7 +194,7 @@ void Attention::plan(std::span<const AttentionQueries> queries) {
   // changes no bit.
   std::sort(tasks_.begin(), tasks_.end(),
             [](const Task& a, const Task& b) { return a.cost > b.cost; });
-  next_task_.reset();
+  for (TaskCounter& counter : next_task_) counter.reset();
   next_join_.reset();
 }
 
@@ -229,15 +229,19 @@ void Attention::finish(const Tile& tile, SoftmaxState state, float* out, size_t 
 void Attention::run(Worker& worker, size_t layer, float* out, size_t stride) {
   const size_t thread_bytes = lay_out_thread(shape_, most_context_, nullptr).bytes;
   std::byte* scratch = scratch_.threads + static_cast<size_t>(worker.index()) * thread_bytes;
-  if (worker.first()) next_join_.reset();
-  for (size_t i = next_task_.next(); i < tasks_.size(); i = next_task_.next()) {
+  TaskCounter& next_task = next_task_[layer % 2];
+  if (worker.first()) {  // what the last layer used, and all threads have left
+    next_task_[(layer + 1) % 2].reset();
+    next_join_.reset();
+  }
+  for (size_t i = next_task.next(); i < tasks_.size(); i = next_task.next()) {
     if (shape_.type == AttentionType::STREAMING)
       stream(tasks_[i], layer, scratch, out, stride);
     else
       standard(tasks_[i], layer, scratch, out, stride);
   }
+  if (parts_ == 1) return;
   worker.barrier();
-  if (worker.first()) next_task_.reset();
   for (size_t i = next_join_.next(); i < joins_.size(); i = next_join_.next())
     join_parts(joins_[i], scratch, out, stride);
 }

@@ -10,6 +10,7 @@
 #include "base/team.h"
 #include "model/kv_cache.h"
 #include "model/runtime.h"
+#include "rill/attention.h"
 #include "rill/options.h"
 
 namespace rill {
@@ -86,19 +87,10 @@ class Attention {
   std::vector<Task> tasks_, joins_;
   std::vector<uint8_t> partial_present_;
   size_t parts_ = 1;
-  TaskCounter next_task_, next_join_;
+  TaskCounter next_task_[2], next_join_;  // of even and of odd layers
 };
 
-/// Attention by itself, on the caller's own queries, keys and values.
-struct AttentionProblem {
-  size_t heads, kv_heads, head_dim;  // query head h reads KV head h / (heads / kv_heads)
-  size_t tokens, kv_tokens;
-  const float* q;  // [tokens][heads][head_dim]: rotated, not scaled
-  const float* k;  // [kv_tokens][kv_heads][head_dim]: rotated
-  const float* v;  // [kv_tokens][kv_heads][head_dim]
-  bool causal = true;
-  size_t position = 0;  // of the first query: it sees keys 0 .. position (if causal)
-};
+// Attention by itself: AttentionProblem is public, so it stands in rill/attention.h.
 
 /// out [tokens][heads][head_dim] = softmax(q k^T / sqrt(head_dim)) v, through the same kernels and
 /// the same order of operations as in a model. Of `options` the type, the block size, compute and

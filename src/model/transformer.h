@@ -20,12 +20,6 @@ struct SequenceStep {
   size_t logits;                    // rows of logits wanted: of the last `logits` tokens
 };
 
-/// Time and volume of one kind of operation, summed over steps (Transformer::profile).
-struct OperationProfile {
-  const char* name;
-  double seconds = 0, flops = 0, bytes = 0;
-};
-
 class Transformer {
  public:
   /// `most_rows`: the most tokens that one step may bring, over all its sequences (the chunk size);
@@ -43,8 +37,9 @@ class Transformer {
   /// One step for several sequences side by side. `logits` receives the wanted rows,
   /// [sum of steps[i].logits][vocab], in order. `hidden`, if not null, receives the residual stream
   /// [layers + 1][rows][hidden] (rows: all tokens of the step in order; the embedding, then after
-  /// each layer). Throws rill::Error for an id out of range, a full cache, or a non-finite logit
-  /// (naming the sequence); the sequences then keep their former length.
+  /// each layer). Throws rill::Error for an id out of range, a full cache, a context beyond
+  /// most_context, more than most_rows tokens, or a logit that is not finite (naming the sequence);
+  /// the sequences then keep their former length. Allocates nothing.
   void forward(std::span<const SequenceStep> steps, float* logits, float* hidden = nullptr);
 
   const ModelConfig& config() const { return config_; }
@@ -53,14 +48,13 @@ class Transformer {
   size_t most_context() const { return most_context_; }
 
  private:
-  struct Scratch;
-  struct Step;
+  class Pass;
   const ModelConfig& config_;
   const Arithmetic arithmetic_;
   const Weights& weights_;
-  Runtime runtime_;
-  size_t most_rows_, most_context_;
-  std::unique_ptr<Scratch> scratch_;
+  const Runtime runtime_;
+  const size_t most_rows_, most_context_;
+  std::unique_ptr<Pass> pass_;
 };
 
 }  // namespace rill
