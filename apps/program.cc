@@ -129,8 +129,8 @@ int run_program(int argc, char** argv, const std::string& description,
 
 void print(std::string_view text) {
   if (!write_all(STDOUT_FILENO, text)) {
-    fail("cannot write to standard output (", std::strerror(errno),
-         "); see that its disk has room or that its reader still runs");
+    throw OutputLost(std::string("cannot write to standard output (") + std::strerror(errno) +
+                     "); see that its disk has room or that its reader still runs");
   }
 }
 

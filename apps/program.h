@@ -18,12 +18,19 @@ class UsageError : public Error {
   using Error::Error;
 };
 
+/// Standard output is gone or full: no use in going on.
+class OutputLost : public Error {
+ public:
+  using Error::Error;
+};
+
 /// A command line being defined. The callback of the chosen (sub)command sets `action`, which runs
 /// after the whole line was understood and returns the exit status.
 struct Program {
   CLI::App& app;
   std::function<int()> action;
-  /// Options of two letters after one dash, by subcommand, and what they stand for: ("bench", "-pg")
+  /// Options of two letters after one dash, by subcommand, and what they stand for: ("bench",
+  /// "-pg")
   /// -> "--pg". CLI11 would read -p with the value g.
   std::map<std::pair<std::string, std::string>, std::string> spellings = {};
 };
@@ -47,7 +54,7 @@ auto as_usage(Function&& parse) -> decltype(parse()) {
   }
 }
 
-/// Writes to standard output at once. Throws Error if that fails (a closed pipe, a full disk).
+/// Writes to standard output at once. Throws OutputLost if that fails (a closed pipe, a full disk).
 void print(std::string_view text);
 
 /// Writes to standard error; failures are ignored, since there is nowhere to tell them.

@@ -14,6 +14,7 @@
 #include <string_view>
 #include <vector>
 
+#include "rill/attention.h"
 #include "rill/error.h"
 #include "rill/generate.h"
 #include "rill/options.h"
