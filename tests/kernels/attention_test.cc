@@ -1,0 +1,199 @@
+// SPDX-License-Identifier: Apache-2.0
+// The attention kernels against the twin, by their bits: block states, merges, standard chains,
+// masks, odd head sizes, and poison where no key stands.
+#include <cmath>
+#include <memory>
+
+#include "kernels/support.h"
+
+namespace rill::test {
+namespace {
+
+struct Kind {
+  Format kv;
+  Operand operand;
+};
+const Kind kKinds[] = {{Format::F32, Operand::F32},
+                       {Format::F16, Operand::F32},
+                       {Format::BF16, Operand::F32},
+                       {Format::BF16, Operand::BF16}};
+
+struct Aligned {
+  explicit Aligned(size_t bytes)
+      : data(static_cast<std::byte*>(std::aligned_alloc(64, (bytes + 63) / 64 * 64)), &std::free) {
+    std::memset(data.get(), 0, (bytes + 63) / 64 * 64);
+  }
+  float* floats() { return reinterpret_cast<float*>(data.get()); }
+  std::unique_ptr<std::byte, decltype(&std::free)> data;
+};
+
+// One KV head of `tokens` tokens in pool blocks, and `rows` queries.
+struct Scene {
+  Scene(const Kernels& table, Kind what, size_t dimensions, size_t count, size_t row_count)
+      : kernels(table), kind(what), head_dim(dimensions), tokens(count), rows(row_count) {
+    keys = random_values(tokens * head_dim, head_dim + 1);
+    values = random_values(tokens * head_dim, head_dim + 2);
+    queries = random_values(rows * head_dim, head_dim + 3, 0.7f);
+    for (auto* cached : {&keys, &values})
+      for (float& x : *cached) x = reference::round_kv(reference_kv(kind.kv), x);
+    const size_t width = (head_dim + 15) / 16 * 16;
+    for (size_t block = 0; block * 64 < tokens; ++block) {
+      k_memory.emplace_back(4 * panel_bytes(kind.kv, head_dim));
+      v_memory.emplace_back(width / 16 * panel_bytes(kind.kv, 64));
+      k.push_back(k_memory.back().data.get());
+      v.push_back(v_memory.back().data.get());
+    }
+    for (size_t t = 0; t < tokens; ++t)
+      for (size_t d = 0; d < head_dim; ++d) {
+        put(kind.kv, k_memory[t / 64].data.get(), head_dim, t % 64, d, keys[t * head_dim + d]);
+        put(kind.kv, v_memory[t / 64].data.get(), 64, d, t % 64, values[t * head_dim + d]);
+      }
+    q_stride = table.activation_bytes(kind.operand, (head_dim + 31) / 32 * 32);
+    q_memory = std::make_unique<Aligned>(rows * q_stride);
+    for (size_t r = 0; r < rows; ++r)
+      table.convert(kind.operand, queries.data() + r * head_dim, head_dim,
+                    (head_dim + 31) / 32 * 32, q_memory->data.get() + r * q_stride);
+    options.compute = kind.operand == Operand::BF16 ? reference::ComputeType::kBf16
+                                                    : reference::ComputeType::kF32;
+    options.kv = reference_kv(kind.kv);
+    if (kind.operand == Operand::BF16)
+      for (float& x : queries) x = reference::round_bf16(x);
+  }
+  // The tile of keys [first, first + count); row r sees keys 0 .. position(r).
+  AttentionTile tile(size_t first, size_t count, std::vector<int32_t>& visible, Aligned& scratch) {
+    visible.resize(rows);
+    for (size_t r = 0; r < rows; ++r)
+      visible[r] = static_cast<int32_t>(position(r)) + 1 - static_cast<int32_t>(first);
+    return {kind.kv,
+            kind.operand,
+            head_dim,
+            rows,
+            q_memory->data.get(),
+            q_stride,
+            k.data() + first / 64,
+            v.data() + first / 64,
+            first % 64,
+            count,
+            visible.data(),
+            scratch.data.get()};
+  }
+  size_t position(size_t row) const { return tokens - 1 - (rows - 1 - row) * 29 % tokens; }
+  std::span<const float> query(size_t row) const {
+    return std::span(queries).subspan(row * head_dim, head_dim);
+  }
+  reference::KeyValues kv() const {
+    return {keys.data(), values.data(), static_cast<int64_t>(head_dim), static_cast<int>(head_dim)};
+  }
+
+  const Kernels& kernels;
+  Kind kind;
+  size_t head_dim, tokens, rows, q_stride = 0;
+  std::vector<float> keys, values, queries;
+  std::vector<Aligned> k_memory, v_memory;
+  std::vector<const std::byte*> k, v;
+  std::unique_ptr<Aligned> q_memory;
+  reference::Options options;
+};
+
+void expect_state(const reference::SoftmaxState& expected, SoftmaxState found, size_t row,
+                  size_t head_dim, const std::string& what) {
+  const size_t width = (head_dim + 15) / 16 * 16;
+  if (expected.empty) {
+    EXPECT_EQ(found.m[row], -std::numeric_limits<float>::infinity()) << what;
+    return;
+  }
+  EXPECT_EQ(first_difference(found.m + row, &expected.m, 1), "") << what << ", m";
+  EXPECT_EQ(first_difference(found.l + row * 16, expected.l.data(), 16), "") << what << ", l";
+  EXPECT_EQ(first_difference(found.o + row * width, expected.o.data(), head_dim), "")
+      << what << ", o";
+}
+
+class AttentionKernels : public EveryIsa {};
+RILL_EVERY_ISA(AttentionKernels);
+
+TEST_P(AttentionKernels, BlockStatesAndMerges) {
+  FloatMode mode;
+  for (const Kind kind : kKinds)
+    for (const size_t head_dim : {2, 16, 24, 32, 128, 136, 320})
+      for (const size_t block : {16, 64, 256})
+        for (const size_t rows : {1, 2, 5, 12}) {
+          Scene scene(kernels(), kind, head_dim, 200, rows);
+          scene.options.block_size = static_cast<int>(block);
+          Aligned scratch(attention_scratch_bytes(block)), memory(state_floats(head_dim) * 4),
+              other(state_floats(head_dim) * 4);
+          const SoftmaxState state = state_at(memory.floats()), lone = state_at(other.floats());
+          std::vector<reference::SoftmaxState> expected(rows);
+          std::vector<int32_t> visible;
+          for (size_t b = 0; b * block < scene.tokens; ++b) {
+            const size_t keys = std::min(block, (scene.tokens - b * block + 15) / 16 * 16);
+            const AttentionTile tile = scene.tile(b * block, keys, visible, scratch);
+            kernels().attend(tile, lone, true);
+            kernels().attend(tile, state, b == 0);
+            for (size_t r = 0; r < rows; ++r) {
+              const auto one = reference::block_state(scene.options, scene.query(r), scene.kv(),
+                                                      static_cast<int64_t>(b),
+                                                      static_cast<int64_t>(scene.position(r)));
+              const std::string what = "d " + std::to_string(head_dim) + ", B " +
+                                       std::to_string(block) + ", block " + std::to_string(b) +
+                                       ", row " + std::to_string(r);
+              expect_state(one, lone, r, head_dim, what);
+              expected[r] = reference::merge(expected[r], one);
+              expect_state(expected[r], state, r, head_dim, what + " merged");
+            }
+          }
+          // merge() of two states: the chain above with itself, and an empty one on either side.
+          kernels().merge(state, lone, rows, head_dim);
+          for (size_t r = 0; r < rows; ++r) {
+            const int64_t last = static_cast<int64_t>((scene.tokens - 1) / block);
+            const auto one = reference::block_state(scene.options, scene.query(r), scene.kv(), last,
+                                                    static_cast<int64_t>(scene.position(r)));
+            expect_state(reference::merge(expected[r], one), state, r, head_dim, "merge");
+          }
+        }
+}
+
+TEST_P(AttentionKernels, WholeRowsOfBothKinds) {
+  FloatMode mode;
+  for (const Kind kind : kKinds)
+    for (const size_t head_dim : {24, 128}) {
+      const size_t rows = 7, tokens = 300, block = 64, width = (head_dim + 15) / 16 * 16;
+      Scene scene(kernels(), kind, head_dim, tokens, rows);
+      scene.options.block_size = block;
+      scene.options.attention = reference::AttentionType::kStandard;
+      Aligned scratch(attention_scratch_bytes(block));
+      const size_t stride = 320;
+      std::vector<float> s(rows * stride, kPoison), m(16, -std::numeric_limits<float>::infinity());
+      std::vector<int32_t> visible;
+      for (size_t first = 0; first < tokens; first += block)
+        kernels().scores(scene.tile(first, std::min(block, 320 - first), visible, scratch),
+                         s.data() + first, stride, m.data());
+      // Five blocks are five stripes: 0 1 2 3 4 join as ((0 + 4) + 2) + (1 + 3).
+      std::vector<std::unique_ptr<Aligned>> states;
+      std::vector<SoftmaxState> stripe;
+      for (size_t b = 0; b < 5; ++b) {
+        states.push_back(std::make_unique<Aligned>(state_floats(head_dim) * 4));
+        stripe.push_back(state_at(states.back()->floats()));
+        std::copy(m.begin(), m.end(), stripe[b].m);
+        kernels().accumulate(
+            scene.tile(b * block, std::min(block, 320 - b * block), visible, scratch),
+            s.data() + b * block, stride, stripe[b]);
+      }
+      kernels().add(stripe[0], stripe[4], rows, head_dim);
+      kernels().add(stripe[0], stripe[2], rows, head_dim);
+      kernels().add(stripe[1], stripe[3], rows, head_dim);
+      kernels().add(stripe[0], stripe[1], rows, head_dim);
+      for (size_t r = 0; r < rows; ++r) {
+        if (scene.position(r) < 4 * block)
+          continue;  // stripes that the row does not reach are not added
+        const auto expected = reference::attention(scene.options, scene.query(r), scene.kv(),
+                                                   static_cast<int64_t>(scene.position(r)));
+        std::vector<float> out(width + 1, kPoison);
+        kernels().finish(stripe[0], r, head_dim, out.data());
+        EXPECT_EQ(first_difference(out.data(), expected.data(), head_dim), "") << "row " << r;
+        EXPECT_TRUE(std::isnan(out[head_dim])) << "wrote past the head";
+      }
+    }
+}
+
+}  // namespace
+}  // namespace rill::test

@@ -1,0 +1,63 @@
+// SPDX-License-Identifier: Apache-2.0
+#include <cstdlib>
+
+#include "base/error.h"
+#include "kernels/support.h"
+
+namespace rill::test {
+namespace {
+
+TEST(Dispatch, TakesTheBestThatRuns) {
+  unsetenv("RILL_ISA");
+  const Kernels& best = choose_kernels();
+  EXPECT_TRUE(best.supported());
+  for (const Kernels* kernels : all_kernels()) {
+    if (kernels == &best) break;
+    EXPECT_FALSE(kernels->supported()) << kernels->name << " is better and runs";
+  }
+}
+
+TEST(Dispatch, CanBeForced) {
+  for (const Kernels* kernels : all_kernels()) {
+    if (kernels->supported()) {
+      EXPECT_STREQ(choose_kernels(kernels->name).name, kernels->name);
+      setenv("RILL_ISA", kernels->name, 1);
+      EXPECT_STREQ(choose_kernels().name, kernels->name);
+      EXPECT_STREQ(choose_kernels("auto").name, kernels->name);
+      unsetenv("RILL_ISA");
+    } else {
+      EXPECT_THROW(choose_kernels(kernels->name), Error);
+    }
+  }
+}
+
+TEST(Dispatch, NamesWhatItDoesNotKnow) {
+  try {
+    choose_kernels("sse9");
+    FAIL() << "accepted";
+  } catch (const Error& error) {
+    EXPECT_NE(std::string(error.what()).find("--isa is 'sse9'; use one of auto"), std::string::npos)
+        << error.what();
+  }
+  setenv("RILL_ISA", "neon", 1);
+  EXPECT_THROW(choose_kernels(), Error);
+  unsetenv("RILL_ISA");
+}
+
+TEST(Dispatch, DotProductInstructionIsCheckedAgainstItsTwin) {
+  if (!__builtin_cpu_supports("avx512bf16")) GTEST_SKIP() << "no AVX512_BF16 here";
+  EXPECT_TRUE(bf16_dot_matches());
+}
+
+TEST(FloatMode, FlushesAndRestores) {
+  volatile float tiny = 1e-38f, half = 0.25f;
+  EXPECT_NE(tiny * half, 0.0f);
+  {
+    FloatMode mode;
+    EXPECT_EQ(tiny * half, 0.0f);
+  }
+  EXPECT_NE(tiny * half, 0.0f);
+}
+
+}  // namespace
+}  // namespace rill::test

@@ -1,0 +1,98 @@
+// SPDX-License-Identifier: Apache-2.0
+// Norms, rotation and conversions against the twin, by their bits.
+#include <cmath>
+
+#include "kernels/support.h"
+
+namespace rill::test {
+namespace {
+
+class Pointwise : public EveryIsa {};
+RILL_EVERY_ISA(Pointwise);
+
+TEST_P(Pointwise, RmsNorm) {
+  for (size_t n = 1; n < 140; n += 3) {
+    const auto x = random_values(n + 1, n), weight = random_values(n + 1, n + 500);
+    std::vector<float> y(n + 2, kPoison);
+    {
+      FloatMode mode;
+      kernels().rms_norm(x.data() + 1, weight.data() + 1, n, 1e-6f, y.data() + 1);
+    }
+    const auto expected =
+        reference::rmsnorm(std::span(x).subspan(1), std::span(weight).subspan(1), 1e-6f);
+    EXPECT_EQ(first_difference(y.data() + 1, expected.data(), n), "") << n;
+    EXPECT_TRUE(std::isnan(y[0]) && std::isnan(y[n + 1])) << "wrote outside";
+  }
+}
+
+TEST_P(Pointwise, Rope) {
+  for (size_t head_dim = 2; head_dim <= 132; head_dim += 2) {
+    reference::Rope rope;
+    rope.head_dim = static_cast<int>(head_dim);
+    const reference::RopeRow row = reference::rope_row(rope, 12345);
+    auto x = random_values(head_dim + 2, head_dim);
+    std::vector<float> expected(x.begin() + 1, x.end() - 1);
+    x.front() = x.back() = kPoison;
+    reference::apply_rope(row, expected);
+    const float scale = reference::query_scale(rope.head_dim);
+    {
+      const reference::FlushSubnormals flush;
+      for (float& value : expected) value = value * scale;
+      FloatMode mode;
+      kernels().rope(x.data() + 1, row.cos.data(), row.sin.data(), head_dim, scale);
+    }
+    EXPECT_EQ(first_difference(x.data() + 1, expected.data(), head_dim), "") << head_dim;
+    EXPECT_TRUE(std::isnan(x.front()) && std::isnan(x.back())) << "wrote outside";
+  }
+}
+
+TEST_P(Pointwise, ActivationRowsKeepApartInTheCache) {
+  for (const Operand operand : {Operand::F32, Operand::BF16, Operand::Q8})
+    for (size_t depth = 32; depth <= 30720; depth += 32) {
+      const size_t bytes = kernels().activation_bytes(operand, depth);
+      EXPECT_EQ(bytes % 64, 0u);
+      EXPECT_NE(bytes % 4096, 0u) << depth;
+    }
+}
+
+// Activations are seen through a product with the identity.
+TEST_P(Pointwise, QuantisedActivations) {
+  const size_t n = 100, depth = 128;
+  auto x = random_values(n, 7, 30.0f);
+  for (size_t i = 32; i < 64; ++i) x[i] = 0.0f;              // scale 0
+  for (size_t i = 64; i < 96; ++i) x[i] = 1e-38f * (i % 3);  // too small for 127 / amax
+  std::vector<float> eye(n * n, 0.0f);
+  for (size_t i = 0; i < n; ++i) eye[i * n + i] = 127.0f;  // int8 code 127, scale 1
+  const size_t bytes = panel_bytes(Format::INT8, depth);
+  std::vector<std::byte> memory(7 * bytes + 64);
+  auto* panels = reinterpret_cast<std::byte*>((reinterpret_cast<uintptr_t>(memory.data()) + 63) &
+                                              ~uintptr_t{63});
+  std::vector<std::byte> row_memory(kernels().activation_bytes(Operand::Q8, depth) + 64);
+  auto* row = reinterpret_cast<std::byte*>((reinterpret_cast<uintptr_t>(row_memory.data()) + 63) &
+                                           ~uintptr_t{63});
+  std::vector<float> y(n);
+  {
+    FloatMode mode;
+    for (size_t p = 0; p < 7; ++p) {
+      PackSource source{Format::F32, false, n, {}};
+      for (size_t r = 0; r < 16 && p * 16 + r < n; ++r)
+        source.row[r] = reinterpret_cast<const std::byte*>(eye.data() + (p * 16 + r) * n);
+      ASSERT_TRUE(kernels().pack(source, Format::INT8, depth, panels + p * bytes));
+    }
+    kernels().convert(Operand::Q8, x.data(), n, depth, row);
+    PackedMatrix matrix{Format::INT8, n, depth, panels, 1, {}};
+    LinearJob job{&matrix,  nullptr, {Operand::Q8, 1, depth, row, row_memory.size()},
+                  y.data(), n,       Epilogue::STORE};
+    kernels().linear(job, 0, 7);
+  }
+  const reference::QuantisedRow codes = reference::quantise_activations(x);
+  const reference::FlushSubnormals flush;
+  for (size_t i = 0; i < n; ++i) {
+    const float expected =
+        std::fmaf(1.0f * codes.scales[i / 32], static_cast<float>(codes.codes[i] * 127), 0.0f);
+    EXPECT_EQ(first_difference(&y[i], &expected, 1), "") << i;
+  }
+}
+
+}  // namespace
+}  // namespace rill::test
