@@ -1,11 +1,15 @@
 // SPDX-License-Identifier: Apache-2.0
 #include "text/split_pattern.h"
 
+#include <algorithm>
+#include <charconv>
 #include <new>
+#include <span>
 #include <utility>
 
 #include "base/error.h"
 #include "base/json.h"
+#include "text/unicode.h"
 #define PCRE2_CODE_UNIT_WIDTH 8
 #include <pcre2.h>
 
@@ -22,12 +26,67 @@ constexpr uint32_t kHeapLimitKiB = 65536;
 constexpr std::string_view kSpace =
     R"(\t-\r \x{85}\x{a0}\x{1680}\x{2028}\x{2029}\x{202f}\x{205f}\x{3000}\x{2000}-\x{200a})";
 
+struct Range {
+  uint32_t first, last;
+};
+
+/// Letters and numbers that entered Unicode with versions 15 to 16, which Hugging Face's Oniguruma
+/// knows and the PCRE2 of Debian 12 (Unicode 14) does not. To a newer PCRE2 the lists say nothing
+/// new.
+constexpr Range kNewerLetters[] = {
+    {0x1c89, 0x1c8a},   {0xa7cb, 0xa7cd},   {0xa7da, 0xa7dc},   {0x105c0, 0x105f3},
+    {0x10d4a, 0x10d65}, {0x10d6f, 0x10d85}, {0x10ec2, 0x10ec4}, {0x1123f, 0x11240},
+    {0x11380, 0x11389}, {0x1138b, 0x1138b}, {0x1138e, 0x1138e}, {0x11390, 0x113b5},
+    {0x113b7, 0x113b7}, {0x113d1, 0x113d1}, {0x113d3, 0x113d3}, {0x11bc0, 0x11be0},
+    {0x11f02, 0x11f02}, {0x11f04, 0x11f10}, {0x11f12, 0x11f33}, {0x1342f, 0x1342f},
+    {0x13441, 0x13446}, {0x13460, 0x143fa}, {0x16100, 0x1611d}, {0x16d40, 0x16d6c},
+    {0x18cff, 0x18cff}, {0x1b132, 0x1b132}, {0x1b155, 0x1b155}, {0x1df25, 0x1df2a},
+    {0x1e030, 0x1e06d}, {0x1e4d0, 0x1e4eb}, {0x1e5d0, 0x1e5ed}, {0x1e5f0, 0x1e5f0},
+    {0x2b739, 0x2b739}, {0x2ebf0, 0x2ee5d}, {0x31350, 0x323af}};
+constexpr Range kNewerNumbers[] = {{0x10d40, 0x10d49}, {0x116d0, 0x116e3}, {0x11bf0, 0x11bf9},
+                                   {0x11f50, 0x11f59}, {0x16130, 0x16139}, {0x16d70, 0x16d79},
+                                   {0x1ccf0, 0x1ccf9}, {0x1d2c0, 0x1d2d3}, {0x1e4f0, 0x1e4f9},
+                                   {0x1e5f1, 0x1e5fa}};
+
+bool contains(std::span<const Range> ranges, uint32_t code_point) {
+  const auto at =
+      std::partition_point(ranges.begin(), ranges.end(),
+                           [code_point](const Range& range) { return range.last < code_point; });
+  return at != ranges.end() && at->first <= code_point;
+}
+
+/// Whether valid UTF-8 `text` has a character of the lists above.
+bool has_newer_character(std::string_view text) {
+  for (size_t at = 0; at < text.size(); ++at) {
+    const unsigned char lead = static_cast<unsigned char>(text[at]);
+    if (lead != 0xe1 && lead != 0xea && lead != 0xf0) continue;  // no other leads to the lists
+    const uint32_t c = next_utf8(text.substr(at)).code_point;
+    if (contains(kNewerLetters, c) || contains(kNewerNumbers, c)) return true;
+  }
+  return false;
+}
+
+void append_class_items(std::span<const Range> ranges, std::string& out) {
+  const auto append = [&out](uint32_t code_point) {
+    char digits[8];
+    const auto [end, error] = std::to_chars(digits, digits + sizeof digits, code_point, 16);
+    out.append("\\x{").append(digits, end).append("}");
+  };
+  for (const Range& range : ranges) {
+    append(range.first);
+    if (range.last == range.first) continue;
+    out.push_back('-');
+    append(range.last);
+  }
+}
+
 /// Copies an expression to PCRE2's dialect, construct by construct; anything whose meaning might
 /// differ between the two engines is refused rather than guessed.
 class Translator {
  public:
-  Translator(std::string_view expression, std::string_view where)
-      : expression_(expression), where_(where) {}
+  /// `newer`: name the characters that PCRE2 may not know, which makes matching slower.
+  Translator(std::string_view expression, std::string_view where, bool newer)
+      : expression_(expression), where_(where), newer_(newer) {}
 
   std::string run() {
     while (at_ < expression_.size()) {
@@ -92,7 +151,15 @@ class Translator {
   void property() {
     const size_t close = rest().find('}');
     if (rest().substr(2, 1) != "{" || close == std::string_view::npos) refuse(2);
-    copy(close + 1);
+    const std::string_view name = rest().substr(3, close - 3);
+    const bool listed = newer_ && (name == "L" || name == "N");
+    if (!listed || (in_class_ && rest()[1] == 'P')) return copy(close + 1);
+    if (!in_class_) out_.append(rest()[1] == 'p' ? "[" : "[^");
+    out_.append("\\p{").append(name).append("}");
+    append_class_items(
+        name == "L" ? std::span(kNewerLetters) : std::span<const Range>(kNewerNumbers), out_);
+    if (!in_class_) out_.push_back(']');
+    at_ += close + 1;
   }
 
   void open_class() {
@@ -132,6 +199,7 @@ class Translator {
 
   std::string_view expression_;
   std::string_view where_;
+  bool newer_;
   std::string out_;
   size_t at_ = 0;
   bool in_class_ = false;
@@ -143,18 +211,9 @@ std::string message_of(int code) {
   return reinterpret_cast<const char*>(text);
 }
 
-}  // namespace
-
-std::string translate_expression(std::string_view expression, std::string_view where) {
-  if (expression.size() > kLongestExpression) {
-    fail(where, ": the split expression has ", expression.size(), " bytes, expected at most ",
-         kLongestExpression, "; download the file again");
-  }
-  return Translator(expression, where).run();
-}
-
-SplitPattern::SplitPattern(std::string_view expression, std::string_view where) : where_(where) {
-  const std::string translated = translate_expression(expression, where);
+std::shared_ptr<const void> compile(std::string_view expression, std::string_view where,
+                                    bool newer) {
+  const std::string translated = Translator(expression, where, newer).run();
   const std::shared_ptr<pcre2_compile_context> context(pcre2_compile_context_create(nullptr),
                                                        pcre2_compile_context_free);
   if (context == nullptr) throw std::bad_alloc();
@@ -172,7 +231,22 @@ SplitPattern::SplitPattern(std::string_view expression, std::string_view where) 
   }
   // Without JIT, where a platform has none, pcre2_match interprets: slower, the same matches.
   pcre2_jit_compile(code.get(), PCRE2_JIT_COMPLETE);
-  code_ = code;
+  return code;
+}
+
+}  // namespace
+
+SplitPattern::SplitPattern(std::string_view expression, std::string_view where) : where_(where) {
+  if (expression.size() > kLongestExpression) {
+    fail(where, ": the split expression has ", expression.size(), " bytes, expected at most ",
+         kLongestExpression, "; download the file again");
+  }
+  code_ = compile(expression, where, false);
+  newer_code_ = compile(expression, where, true);
+}
+
+const void* SplitPattern::code_for(std::string_view text) const {
+  return (has_newer_character(text) ? newer_code_ : code_).get();
 }
 
 struct SplitPattern::Scratch::State {
@@ -190,10 +264,11 @@ SplitPattern::Scratch::Scratch() : state_(std::make_unique<State>()) {
 
 SplitPattern::Scratch::~Scratch() = default;
 
-bool SplitPattern::find(std::string_view text, size_t from, Scratch& scratch, Match& match) const {
-  const auto* code = static_cast<const pcre2_code*>(code_.get());
+bool SplitPattern::find(const void* compiled, std::string_view text, Scratch& scratch,
+                        Match& match) const {
+  const auto* code = static_cast<const pcre2_code*>(compiled);
   const auto search = [&](uint32_t options) {
-    return pcre2_match(code, reinterpret_cast<PCRE2_SPTR>(text.data()), text.size(), from,
+    return pcre2_match(code, reinterpret_cast<PCRE2_SPTR>(text.data()), text.size(), match.end,
                        PCRE2_NO_UTF_CHECK | options, scratch.state_->data.get(),
                        scratch.state_->context.get());
   };
@@ -201,8 +276,8 @@ bool SplitPattern::find(std::string_view text, size_t from, Scratch& scratch, Ma
   if (result == PCRE2_ERROR_JIT_STACKLIMIT) result = search(PCRE2_NO_JIT);
   if (result == PCRE2_ERROR_NOMATCH) return false;
   if (result < 0) {
-    fail(where_, ": the split expression gave up at byte ", from, " of a text of ", text.size(),
-         " bytes (", message_of(result),
+    fail(where_, ": the split expression gave up at byte ", match.end, " of a text of ",
+         text.size(), " bytes (", message_of(result),
          "), expected one that matches in linear time; take a checkpoint with the Qwen3 tokenizer");
   }
   const PCRE2_SIZE* offsets = pcre2_get_ovector_pointer(scratch.state_->data.get());

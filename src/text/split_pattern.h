@@ -35,14 +35,14 @@ class SplitPattern {
   /// Throws Error if matching takes more steps than any sensible expression needs.
   template <class Piece>
   void split(std::string_view text, Scratch& scratch, const Piece& piece) const {
-    size_t done = 0;    // pieces cover the text up to here
-    size_t search = 0;  // where the next search begins
-    Match match;
-    while (search <= text.size() && find(text, search, scratch, match)) {
+    const void* code = code_for(text);
+    size_t done = 0;       // pieces cover the text up to here
+    Match match = {0, 0};  // the search begins at match.end
+    while (match.end <= text.size() && find(code, text, scratch, match)) {
       if (match.begin > done) piece(text.substr(done, match.begin - done));
       if (match.end > match.begin) piece(text.substr(match.begin, match.end - match.begin));
-      done = search = match.end;
-      if (match.end == match.begin) search = after_character(text, match.end);
+      done = match.end;
+      if (match.end == match.begin) match.end = after_character(text, match.end);
     }
     if (done < text.size()) piece(text.substr(done));
   }
@@ -51,14 +51,14 @@ class SplitPattern {
   struct Match {
     size_t begin, end;
   };
-  bool find(std::string_view text, size_t from, Scratch& scratch, Match& match) const;
+  const void* code_for(std::string_view text) const;
+  /// Finds the first match at or after match.end.
+  bool find(const void* compiled, std::string_view text, Scratch& scratch, Match& match) const;
   static size_t after_character(std::string_view text, size_t at);
 
-  std::shared_ptr<const void> code_;
+  std::shared_ptr<const void> code_;        // compiled by PCRE2
+  std::shared_ptr<const void> newer_code_;  // the same for text with characters PCRE2 may not know
   std::string where_;
 };
-
-/// Translates an Oniguruma expression to PCRE2; exposed for tests.
-std::string translate_expression(std::string_view expression, std::string_view where);
 
 }  // namespace rill
