@@ -20,7 +20,7 @@ inline void copy_tile(const float* from, float* to, size_t count) {
   for (size_t i = 0; i < count; i += 16) store(to + i, load(from + i));
 }
 
-// The sum over k of `rows` rows and job.panels panels into job.out, [rows][kGroupColumns]:
+// The sum over k of `rows` rows and job.panels panels into job.out, [rows][job.out_stride]:
 // one chain, or ((0+1)+(2+3)) + ((4+5)+(6+7)) over leaves, an empty leaf being the identity.
 void sum_leaves(ProductFunction function, const PackedMatrix& weight, ProductJob& job, size_t rows,
                 LeafTree& tree) {
@@ -30,7 +30,7 @@ void sum_leaves(ProductFunction function, const PackedMatrix& weight, ProductJob
     function(job);
     return;
   }
-  const size_t count = rows * kGroupColumns;
+  const size_t count = rows * job.out_stride;
   tree.full[0] = tree.full[1] = tree.full[2] = false;
   bool live = false;
   for (size_t leaf = 0; leaf < kLeaves; ++leaf) {
@@ -58,18 +58,18 @@ void sum_leaves(ProductFunction function, const PackedMatrix& weight, ProductJob
   }
 }
 
-// Writes a tile of sums, [rows][kGroupColumns], to its place in y.
-void finish_tile(const LinearJob& job, const float* sums, size_t row, size_t rows, size_t first,
-                 size_t panels) {
+// Writes a tile of sums, as `product` left it, to its place in y.
+void finish_tile(const LinearJob& job, const ProductJob& product, size_t row, size_t rows,
+                 size_t first) {
   const bool silu = job.epilogue == Epilogue::SILU_MUL;
   const size_t outputs = silu ? job.weight->outputs / 2 : job.weight->outputs;
-  for (size_t p = 0; p < panels; p += silu ? 2 : 1) {
+  for (size_t p = 0; p < product.panels; p += silu ? 2 : 1) {
     const size_t column = (silu ? (first + p) / 2 : first + p) * kPanel;
     if (column >= outputs) continue;
     const size_t n = outputs - column < kPanel ? outputs - column : kPanel;
     const V bias = job.bias ? load_part(job.bias + column, n) : zero();
     for (size_t r = 0; r < rows; ++r) {
-      const float* sum = sums + r * kGroupColumns + p * kPanel;
+      const float* sum = product.out + r * product.out_stride + p * kPanel;
       float* y = job.y + (row + r) * job.y_stride + column;
       V value = load(sum);
       if (silu) value = silu_mul(value, load(sum + kPanel));
@@ -96,7 +96,7 @@ void linear(const LinearJob& job, size_t first, size_t last) {
   product.x_depth = job.x.depth;
   product.w_stride = panel_bytes(weight.format, weight.depth);
   product.out = sums;
-  product.out_stride = kGroupColumns;
+  product.out_stride = group * kPanel;
   for (size_t panel = first; panel < last; panel += group) {
     product.w = reinterpret_cast<const char*>(weight.data) + panel * product.w_stride;
     product.panels = last - panel < group ? last - panel : group;
@@ -104,7 +104,7 @@ void linear(const LinearJob& job, size_t first, size_t last) {
       const size_t row = job.x.rows * t / tiles, end = job.x.rows * (t + 1) / tiles;
       product.x = reinterpret_cast<const char*>(job.x.data) + row * job.x.stride_bytes;
       sum_leaves(products.function[end - row], weight, product, end - row, tree);
-      finish_tile(job, sums, row, end - row, panel, product.panels);
+      finish_tile(job, product, row, end - row, panel);
     }
   }
 }
