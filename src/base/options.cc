@@ -44,10 +44,18 @@ T parse(const Spellings<T, N>& spellings, const std::string& text, const std::st
 
 }  // namespace
 
-const char* to_string(AttentionType value) { return name_of(kAttention, value); }
-const char* to_string(WeightType value) { return name_of(kWeights, value); }
-const char* to_string(ComputeType value) { return name_of(kCompute, value); }
-const char* to_string(KvType value) { return name_of(kKv, value); }
+const char* to_string(AttentionType value) {
+  return name_of(kAttention, value);
+}
+const char* to_string(WeightType value) {
+  return name_of(kWeights, value);
+}
+const char* to_string(ComputeType value) {
+  return name_of(kCompute, value);
+}
+const char* to_string(KvType value) {
+  return name_of(kKv, value);
+}
 
 AttentionType parse_attention_type(const std::string& text, const std::string& option) {
   return parse(kAttention, text, option);

@@ -33,7 +33,8 @@ void Barrier::wait() {
 Range Worker::share(size_t n, size_t unit) const {
   const size_t units = (n + unit - 1) / unit, count = static_cast<size_t>(count_);
   const size_t index = static_cast<size_t>(index_);
-  return {std::min(n, units * index / count * unit), std::min(n, units * (index + 1) / count * unit)};
+  return {std::min(n, units * index / count * unit),
+          std::min(n, units * (index + 1) / count * unit)};
 }
 
 Team::Team(int threads) {
