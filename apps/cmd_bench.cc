@@ -72,13 +72,14 @@ class ThreadRun {
                          {}};
     BenchRunner runner(*model_, model_->arithmetic, model_->runtime(), model_->session);
     tell("measuring the ceilings");
-    subject.ceilings = measure_ceilings(model_->team);
+    const size_t working_set = model_->weights.bytes_per_token();
+    subject.ceilings = measure_ceilings(model_->team, working_set);
     std::vector<BenchResult> results;
     for (const BenchTest& test : tests_) {
       tell(test.name());
       results.push_back(runner.run(test, options_.repetitions, !options_.no_warmup));
       // The machine drifts: a ceiling is the best seen over the whole run.
-      subject.ceilings.keep_best(measure_ceilings(model_->team));
+      subject.ceilings.keep_best(measure_ceilings(model_->team, working_set));
     }
     tell("");
     std::vector<nlohmann::ordered_json> rows;
