@@ -4,6 +4,7 @@
 #include <sys/mman.h>
 
 #include <algorithm>
+#include <atomic>
 #include <chrono>
 #include <cstdint>
 #include <cstring>
@@ -42,10 +43,13 @@ struct PeakLoop {
 };
 
 constexpr int kRounds = 5;
+/// Rounds end here even on a machine that is busy with other work, where they take long.
+constexpr double kMostSeconds = 0.4;
 
 double peak(Team& team, const PeakLoop& loop) {
   double best = 0;
-  for (int round = 0; round < kRounds; ++round) {
+  const double deadline = now() + kMostSeconds;
+  for (int round = 0; round == 0 || (round < kRounds && now() < deadline); ++round) {
     const double seconds = timed(team, [&](Worker&) { loop.run(loop.iterations); });
     const double operations = loop.operations * static_cast<double>(loop.iterations);
     best = std::max(best, team.size() * operations / seconds);
@@ -182,8 +186,9 @@ struct ReadPattern {
   size_t streams, ahead;
 };
 
+/// Returns the bytes read: what the cutting into streams leaves over is not.
 template <bool kAvx>
-void read(const std::byte* data, size_t bytes, ReadPattern pattern) {
+size_t read(const std::byte* data, size_t bytes, ReadPattern pattern) {
   const size_t run = bytes / pattern.streams / 256 * 256;
   for (size_t i = 0; i < run; i += 256) {
     for (size_t stream = 0; stream < pattern.streams; ++stream) {
@@ -193,48 +198,50 @@ void read(const std::byte* data, size_t bytes, ReadPattern pattern) {
       read_256<kAvx>(p);
     }
   }
+  return run * pattern.streams;
 }
 
-/// Bytes per second of the fastest pattern over `buffer`.
-double bandwidth(Team& team, const Buffer& buffer) {
-  constexpr ReadPattern kPatterns[] = {{1, 0}, {2, 0}, {4, 0}, {8, 0}, {2, 1024}, {4, 1024}};
+/// Bytes per second of `pattern` over `buffer`, read `times` times.
+double bandwidth(Team& team, const Buffer& buffer, ReadPattern pattern, size_t times) {
   const bool avx = has_avx();
-  double best = 0;
-  for (int round = 0; round < 3; ++round) {
-    for (const ReadPattern& pattern : kPatterns) {
-      const double seconds = timed(team, [&](Worker& worker) {
-        const Range share = worker.share(buffer.size(), 4096);
-        const std::byte* data = buffer.data() + share.begin;
-        if (avx) {
-          read<true>(data, share.end - share.begin, pattern);
-        } else {
-          read<false>(data, share.end - share.begin, pattern);
-        }
-      });
-      // What the cutting into streams leaves over is less than one part in ten thousand.
-      best = std::max(best, static_cast<double>(buffer.size()) / seconds);
-    }
-  }
-  return best;
+  std::atomic<size_t> total{0};
+  const double seconds = timed(team, [&](Worker& worker) {
+    const Range share = worker.share(buffer.size(), 4096);
+    const std::byte* data = buffer.data() + share.begin;
+    const size_t bytes = share.end - share.begin;
+    size_t done = 0;
+    for (size_t i = 0; i < times; ++i)
+      done += avx ? read<true>(data, bytes, pattern) : read<false>(data, bytes, pattern);
+    total += done;
+  });
+  return static_cast<double>(total) / seconds;
 }
 
+/// The best of all patterns.
 double bandwidth(Team& team, size_t bytes, bool huge_pages) {
+  constexpr ReadPattern kPatterns[] = {{1, 0}, {2, 0}, {4, 0}, {8, 0}, {2, 1024}, {4, 1024}};
+  constexpr size_t kLeast = size_t{64} << 20;  // shorter readings are noise
   Buffer buffer(bytes, "the measurement of read bandwidth");
   if (!huge_pages) madvise(buffer.data(), buffer.size(), MADV_NOHUGEPAGE);
   team.run([&](Worker& worker) {
     const Range share = worker.share(bytes, 4096);
     std::memset(buffer.data() + share.begin, 1, share.end - share.begin);
   });
-  return bandwidth(team, buffer);
+  double best = 0;
+  const double deadline = now() + kMostSeconds;
+  for (int round = 0; round == 0 || (round < kRounds && now() < deadline); ++round)
+    for (const ReadPattern& pattern : kPatterns)
+      best = std::max(best, bandwidth(team, buffer, pattern, std::max<size_t>(1, kLeast / bytes)));
+  return best;
 }
 
-/// Large enough that the caches keep little of it, small enough to be read dozens of times in a
-/// second.
-size_t read_bytes(size_t most_bytes) {
-  constexpr size_t kLeast = size_t{64} << 20, kWanted = size_t{256} << 20;
-  const size_t wanted = std::max(kWanted, 8 * cache_bytes(3));
-  const size_t limit = most_bytes ? most_bytes : available_memory() / 4;
-  return std::max(kLeast, std::min(wanted, limit)) / 4096 * 4096;
+/// `working_set`, but no more than the caches hold eight times over (it reads no faster, and all
+/// rounds must fit in a second), and enough for every thread to have eight streams.
+size_t read_bytes(const Team& team, size_t working_set) {
+  constexpr size_t kLarge = size_t{256} << 20;
+  const size_t most = std::min(std::max(kLarge, 8 * cache_bytes(3)), available_memory() / 4);
+  const size_t least = size_t{32768} * static_cast<size_t>(team.size());
+  return std::max(least, std::min(working_set, most)) / 4096 * 4096;
 }
 
 }  // namespace
@@ -247,12 +254,15 @@ void Ceilings::keep_best(const Ceilings& other) {
   bandwidth = std::max(bandwidth, other.bandwidth);
 }
 
-Ceilings measure_ceilings(Team& team, size_t most_bytes) {
+Ceilings measure_ceilings(Team& team, size_t working_set) {
   Ceilings ceilings;
   measure_instructions(team, ceilings);
   if (ceilings.fma == 0) ceilings.fma = peak(team, {portable_loop, 64 * 2, 1000000});
-  const size_t bytes = read_bytes(most_bytes);
-  ceilings.bandwidth = std::max(bandwidth(team, bytes, true), bandwidth(team, bytes, false));
+  const size_t bytes = read_bytes(team, working_set);
+  ceilings.bandwidth = bandwidth(team, bytes, true);
+  // Pages matter where memory does.
+  if (bytes >= size_t{2} << 20)
+    ceilings.bandwidth = std::max(ceilings.bandwidth, bandwidth(team, bytes, false));
   return ceilings;
 }
 
