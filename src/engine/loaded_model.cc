@@ -2,7 +2,6 @@
 #include "engine/loaded_model.h"
 
 #include <algorithm>
-#include <map>
 
 #include "base/error.h"
 #include "base/topology.h"
@@ -34,20 +33,6 @@ std::pair<SessionSize, MemoryPlan> decide_session(const ModelConfig& config,
 }
 
 }  // namespace
-
-DType stored_type(const Checkpoint& checkpoint) {
-  std::map<DType, size_t> bytes;
-  for (const TensorInfo& tensor : checkpoint.tensors()) bytes[tensor.dtype] += tensor.bytes.size();
-  DType most = DType::F32;
-  size_t count = 0;
-  for (const auto& [dtype, size] : bytes) {
-    if (size > count) {
-      most = dtype;
-      count = size;
-    }
-  }
-  return most;
-}
 
 size_t choose_context(const ModelConfig& config, size_t wanted, size_t longest) {
   if (wanted > config.max_position_embeddings) {

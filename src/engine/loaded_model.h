@@ -50,9 +50,6 @@ struct LoadedModel {
   Weights weights;
 };
 
-/// The type of most of a checkpoint's bytes: what `--weights auto` means.
-DType stored_type(const Checkpoint& checkpoint);
-
 /// Throws Error naming --ctx if `context` is beyond the model's max_position_embeddings; else the
 /// context for `wanted` (0: the default, less where memory ends earlier).
 size_t choose_context(const ModelConfig& config, size_t wanted, size_t longest);
