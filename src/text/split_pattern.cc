@@ -17,8 +17,10 @@ namespace rill {
 namespace {
 
 constexpr size_t kLongestExpression = 16384;
-/// Steps of one search. The expression of Qwen3 takes one per character of a run of spaces.
-constexpr uint32_t kMatchLimit = 20'000'000;
+/// Steps of one search, and how many more for each byte of the text: the expression of Qwen3 takes
+/// one per character of a run of spaces.
+constexpr size_t kMatchSteps = 100'000;
+constexpr size_t kMatchStepsPerByte = 8;
 constexpr uint32_t kHeapLimitKiB = 65536;
 
 /// The property White_Space, which \s is in Oniguruma; PCRE2's \s also takes U+180E. It ends with a
@@ -245,10 +247,6 @@ SplitPattern::SplitPattern(std::string_view expression, std::string_view where) 
   newer_code_ = compile(expression, where, true);
 }
 
-const void* SplitPattern::code_for(std::string_view text) const {
-  return (has_newer_character(text) ? newer_code_ : code_).get();
-}
-
 struct SplitPattern::Scratch::State {
   std::shared_ptr<pcre2_match_data> data{pcre2_match_data_create(1, nullptr),
                                          pcre2_match_data_free};
@@ -258,11 +256,17 @@ struct SplitPattern::Scratch::State {
 
 SplitPattern::Scratch::Scratch() : state_(std::make_unique<State>()) {
   if (state_->data == nullptr || state_->context == nullptr) throw std::bad_alloc();
-  pcre2_set_match_limit(state_->context.get(), kMatchLimit);
   pcre2_set_heap_limit(state_->context.get(), kHeapLimitKiB);
 }
 
 SplitPattern::Scratch::~Scratch() = default;
+
+const void* SplitPattern::prepare(std::string_view text, Scratch& scratch) const {
+  const size_t steps = kMatchSteps + kMatchStepsPerByte * text.size();
+  pcre2_set_match_limit(scratch.state_->context.get(),
+                        static_cast<uint32_t>(std::min<size_t>(steps, UINT32_MAX)));
+  return (has_newer_character(text) ? newer_code_ : code_).get();
+}
 
 bool SplitPattern::find(const void* compiled, std::string_view text, Scratch& scratch,
                         Match& match) const {

@@ -35,7 +35,7 @@ class SplitPattern {
   /// Throws Error if matching takes more steps than any sensible expression needs.
   template <class Piece>
   void split(std::string_view text, Scratch& scratch, const Piece& piece) const {
-    const void* code = code_for(text);
+    const void* code = prepare(text, scratch);
     size_t done = 0;       // pieces cover the text up to here
     Match match = {0, 0};  // the search begins at match.end
     while (match.end <= text.size() && find(code, text, scratch, match)) {
@@ -51,7 +51,8 @@ class SplitPattern {
   struct Match {
     size_t begin, end;
   };
-  const void* code_for(std::string_view text) const;
+  /// The compiled expression for `text`; sets how many steps a search in it may take.
+  const void* prepare(std::string_view text, Scratch& scratch) const;
   /// Finds the first match at or after match.end.
   bool find(const void* compiled, std::string_view text, Scratch& scratch, Match& match) const;
   static size_t after_character(std::string_view text, size_t at);

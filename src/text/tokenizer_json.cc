@@ -72,6 +72,7 @@ class Handler : public nlohmann::json_sax<Json> {
   bool end_array() override {
     if (mode_ == kPair) {
       if (parts_ != 2) wrong_merge(std::to_string(parts_) + " parts");
+      ++merges_;
       mode_ = kMerges;
       return true;
     }
@@ -147,7 +148,9 @@ class Handler : public nlohmann::json_sax<Json> {
       wrong_merge(quote(text));
     }
     merge_part(std::string_view(text).substr(0, space));
-    return merge_part(std::string_view(text).substr(space + 1));
+    merge_part(std::string_view(text).substr(space + 1));
+    ++merges_;
+    return true;
   }
 
   bool merge_part(std::string_view part) {
@@ -158,7 +161,7 @@ class Handler : public nlohmann::json_sax<Json> {
   }
 
   [[noreturn]] void wrong_merge(const std::string& found) const {
-    fail(name_, ": merge ", out_.merge_ends.size() / 2, " is ", found,
+    fail(name_, ": merge ", merges_, " is ", found,
          ", expected two tokens as \"a b\" or [\"a\", \"b\"]", kAdvice);
   }
 
@@ -169,7 +172,8 @@ class Handler : public nlohmann::json_sax<Json> {
   const Json* model_ = nullptr;  // the member "model" while it may be open
   std::string key_;              // the last key read
   size_t values_ = 0;
-  size_t parts_ = 0;  // of the merge being read
+  size_t merges_ = 0;  // read so far
+  size_t parts_ = 0;   // of the merge being read
 };
 
 }  // namespace
