@@ -208,8 +208,8 @@ TEST_F(Refusals, LeaveEverySequenceAsItWas) {
             golden_.config.vocab_size);
 }
 
-// A norm that is not finite cannot be refused at load (no scale is expected of it), and poisons
-// the cache; a step after it must not see that.
+// A value that is not finite (here put into the cache) reaches the logits, which ends the step; a
+// sequence that is truncated before it goes on as if it had never been.
 TEST(NonFinite, NamesTheSequenceAndLeavesNoTrace) {
   LoadedGolden golden("tied-gqa-bf16", {});
   KvCache cache(golden.config, golden.arithmetic.kv, 256, 2);
@@ -223,7 +223,7 @@ TEST(NonFinite, NamesTheSequenceAndLeavesNoTrace) {
     transformer.forward({&step, 1}, nullptr);
   }
   const std::vector<float> nan(golden.config.head_dim, std::nanf(""));
-  store_k(cache.format(), nan.data(), nan.size(), 2, cache.k(poisoned.blocks()[0], 1, 0));
+  store_v(cache.format(), nan.data(), nan.size(), 2, cache.v(poisoned.blocks()[0], 1, 0));
   const std::vector<SequenceStep> steps = {{&healthy, more, 1}, {&poisoned, more, 1}};
   expect_error([&] { transformer.forward(steps, logits.data()); },
                {"sequence 1", "not finite", "position 4"});
