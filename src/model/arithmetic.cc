@@ -66,7 +66,8 @@ DType stored_type(const Checkpoint& checkpoint) {
 }
 
 Arithmetic resolve_arithmetic(const ArithmeticOptions& options, DType stored) {
-  if (options.block_size < 16 || options.block_size > 1024 || !std::has_single_bit(options.block_size))
+  if (options.block_size < 16 || options.block_size > 1024 ||
+      !std::has_single_bit(options.block_size))
     fail("--block-size is ", options.block_size, "; use a power of two from 16 to 1024");
   Arithmetic result{};
   result.declared = options.weights == WeightType::AUTO ? as_stored(stored) : options.weights;

@@ -55,8 +55,8 @@ ThreadScratch lay_out_thread(const AttentionShape& shape, size_t most_context, s
   ThreadScratch s{};
   s.states = arena.take<float>((streaming ? kTilesPerTask : 1) * kLiveStates *
                                state_floats(shape.head_dim));
-  s.kernel = arena.take<std::byte>(
-      attention_scratch_bytes(streaming ? shape.block_size : kBlockTokens));
+  s.kernel =
+      arena.take<std::byte>(attention_scratch_bytes(streaming ? shape.block_size : kBlockTokens));
   s.scores = arena.take<float>(streaming ? 0 : kMostRows * score_stride(most_context));
   s.bytes = arena.used();
   return s;
@@ -167,7 +167,8 @@ void Attention::plan(std::span<const AttentionQueries> queries) {
   parts_ = 1;
   if (shape_.type == AttentionType::STREAMING) {
     while (per_task < kTilesPerTask && tiles / (2 * per_task) >= wanted) per_task *= 2;
-    const size_t stripes = std::min(kStripes, (longest + stripe_tokens(shape_) - 1) / stripe_tokens(shape_));
+    const size_t stripes =
+        std::min(kStripes, (longest + stripe_tokens(shape_) - 1) / stripe_tokens(shape_));
     while (tiles * parts_ < wanted && 2 * parts_ <= stripes) parts_ *= 2;
   }
   tasks_.clear();
@@ -211,8 +212,8 @@ Attention::Tile Attention::tile_at(const Task& task, size_t offset) const {
   tile.kv_head = task.kv_head;
   tile.first = task.first + offset;
   tile.rows = std::min(kMostRows, task.rows - offset);
-  tile.q = scratch_.q + ((task.kv_head * most_rows_ + tile.queries->row) * group_ + tile.first) *
-                            q_bytes_;
+  tile.q = scratch_.q +
+           ((task.kv_head * most_rows_ + tile.queries->row) * group_ + tile.first) * q_bytes_;
   for (size_t r = 0; r < tile.rows; ++r) tile.sees[r] = sees(*tile.queries, tile.first + r);
   tile.most = tile.sees[tile.rows - 1];
   return tile;
@@ -329,7 +330,8 @@ void Attention::standard(const Task& task, size_t layer, std::byte* scratch, flo
   alignas(64) float maximum[16];
   std::fill_n(maximum, 16, -std::numeric_limits<float>::infinity());
   for (size_t key = 0; key < tile.most; key += kBlockTokens)
-    run(key, [&](const AttentionTile& keys, float* to) { kernels.scores(keys, to, scores, maximum); });
+    run(key,
+        [&](const AttentionTile& keys, float* to) { kernels.scores(keys, to, scores, maximum); });
 
   StripeTree tree(mine.states, state_floats_);
   for (size_t i = 0; i < kStripes; ++i) {
@@ -344,9 +346,8 @@ void Attention::standard(const Task& task, size_t layer, std::byte* scratch, flo
             kernels.accumulate(keys, from, scores, state);
           });
     }
-    tree.push([&](SoftmaxState a, SoftmaxState b) {
-      kernels.add(a, b, tile.rows, shape_.head_dim);
-    });
+    tree.push(
+        [&](SoftmaxState a, SoftmaxState b) { kernels.add(a, b, tile.rows, shape_.head_dim); });
   }
   finish(tile, tree.root(), out, stride);
 }
@@ -358,7 +359,8 @@ void check(const AttentionProblem& p) {
     fail("attention was asked for ", p.heads, " query heads and ", p.kv_heads,
          " key heads; the first must be a multiple of the second");
   if (p.head_dim == 0 || p.head_dim % 2 || p.head_dim > 65536)
-    fail("attention was asked for a head_dim of ", p.head_dim, "; it must be even and at most 65536");
+    fail("attention was asked for a head_dim of ", p.head_dim,
+         "; it must be even and at most 65536");
   if (p.kv_tokens == 0 || !p.q || !p.k || !p.v)
     fail("attention was given no keys; q, k and v must be arrays of at least one token");
 }

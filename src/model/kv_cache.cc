@@ -1,6 +1,8 @@
 // SPDX-License-Identifier: Apache-2.0
 #include "model/kv_cache.h"
 
+#include <algorithm>
+#include <bit>
 #include <cassert>
 #include <cstring>
 #include <utility>
@@ -22,6 +24,26 @@ size_t v_bytes(const ModelConfig& config, Format format) {
 size_t blocks_of(size_t tokens, size_t sequences) {
   // A sum of ceilings exceeds the ceiling of the sum by less than the number of its terms.
   return (tokens + kBlockTokens - 1) / kBlockTokens + (sequences ? sequences - 1 : 0);
+}
+
+// float_to_bf16 without branches and with signed comparisons, so that a loop becomes vectors.
+uint16_t round_bf16(float x) {
+  const auto bits = std::bit_cast<uint32_t>(x);
+  const auto magnitude = static_cast<int32_t>(bits & 0x7fffffffu);
+  uint32_t half = (bits + 0x7fffu + (bits >> 16 & 1u)) >> 16;
+  half = magnitude > 0x7f800000 ? bits >> 16 | 0x40u : half;
+  half = magnitude < 0x00800000 ? bits >> 16 & 0x8000u : half;
+  return static_cast<uint16_t>(half);
+}
+
+// Up to a panel's width.
+void round_some(Format format, const float* x, size_t n, uint16_t* out) {
+  if (format == Format::F16)
+    for (size_t i = 0; i < n; ++i) out[i] = float_to_f16(x[i]);
+  else if (n == kPanel)
+    for (size_t i = 0; i < kPanel; ++i) out[i] = round_bf16(x[i]);
+  else
+    for (size_t i = 0; i < n; ++i) out[i] = round_bf16(x[i]);
 }
 
 }  // namespace
@@ -126,33 +148,37 @@ void KvSequence::truncate(size_t length) {
 void store_k(Format format, const float* k, size_t head_dim, size_t slot, std::byte* block) {
   std::byte* panel = block + slot / kPanel * panel_bytes(format, head_dim);
   const size_t lane = slot % kPanel;
-  auto* halves = reinterpret_cast<uint16_t*>(panel);
-  switch (format) {
-    case Format::F32:
-      for (size_t d = 0; d < head_dim; ++d)
-        reinterpret_cast<float*>(panel)[d * kPanel + lane] = k[d];
-      return;
-    case Format::F16:
-      for (size_t d = 0; d < head_dim; ++d) halves[d * kPanel + lane] = float_to_f16(k[d]);
-      return;
-    default:
-      for (size_t d = 0; d < head_dim; ++d)
-        halves[(d / 2 * kPanel + lane) * 2 + d % 2] = float_to_bf16(k[d]);
+  if (format == Format::F32) {
+    for (size_t d = 0; d < head_dim; ++d) reinterpret_cast<float*>(panel)[d * kPanel + lane] = k[d];
+    return;
+  }
+  auto* out = reinterpret_cast<uint16_t*>(panel);
+  uint16_t halves[kPanel];
+  for (size_t d = 0; d < head_dim; d += kPanel) {
+    const size_t n = std::min(kPanel, head_dim - d);
+    round_some(format, k + d, n, halves);
+    if (format == Format::F16)
+      for (size_t i = 0; i < n; ++i) out[(d + i) * kPanel + lane] = halves[i];
+    else
+      for (size_t i = 0; i < n; i += 2)  // head_dim is even
+        std::memcpy(out + ((d + i) / 2 * kPanel + lane) * 2, halves + i, 2 * sizeof(uint16_t));
   }
 }
 
 void store_v(Format format, const float* v, size_t head_dim, size_t slot, std::byte* block) {
-  const size_t panel = panel_bytes(format, kBlockTokens);
-  for (size_t d = 0; d < head_dim; ++d) {
-    std::byte* out = block + d / kPanel * panel;
-    const size_t lane = d % kPanel;
-    if (format == Format::F32)
-      reinterpret_cast<float*>(out)[slot * kPanel + lane] = v[d];
-    else if (format == Format::F16)
-      reinterpret_cast<uint16_t*>(out)[slot * kPanel + lane] = float_to_f16(v[d]);
+  uint16_t halves[kPanel];
+  for (size_t d = 0; d < head_dim; d += kPanel, block += panel_bytes(format, kBlockTokens)) {
+    const size_t n = std::min(kPanel, head_dim - d);
+    if (format == Format::F32) {
+      std::memcpy(reinterpret_cast<float*>(block) + slot * kPanel, v + d, n * sizeof(float));
+      continue;
+    }
+    round_some(format, v + d, n, halves);
+    auto* out = reinterpret_cast<uint16_t*>(block);
+    if (format == Format::F16)
+      std::memcpy(out + slot * kPanel, halves, n * sizeof(uint16_t));
     else
-      reinterpret_cast<uint16_t*>(out)[(slot / 2 * kPanel + lane) * 2 + slot % 2] =
-          float_to_bf16(v[d]);
+      for (size_t i = 0; i < n; ++i) out[(slot / 2 * kPanel + i) * 2 + slot % 2] = halves[i];
   }
 }
 

@@ -1,5 +1,6 @@
 // SPDX-License-Identifier: Apache-2.0
-// The tree in which the states of the 64 stripes of keys are joined (docs/arithmetic.md, section 9).
+// The tree in which the states of the 64 stripes of keys are joined (docs/arithmetic.md, section
+// 9).
 #pragma once
 #include <bit>
 #include <cassert>

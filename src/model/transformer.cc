@@ -22,9 +22,8 @@ namespace {
 constexpr size_t kPrivateRows = 4;
 
 AttentionShape attention_shape(const ModelConfig& config, const Arithmetic& arithmetic) {
-  return {config.num_heads,          config.num_kv_heads,   config.head_dim,
-          arithmetic.attention_type, arithmetic.block_size, arithmetic.attention,
-          arithmetic.kv};
+  return {config.num_heads,      config.num_kv_heads,  config.head_dim, arithmetic.attention_type,
+          arithmetic.block_size, arithmetic.attention, arithmetic.kv};
 }
 
 // The widths of a model's activations.
@@ -41,10 +40,10 @@ struct Widths {
 
 // The scratch of a step, laid out over one buffer. Attention has its own.
 struct Scratch {
-  float* x;         // [most_rows][row_stride(hidden)]: the residual stream
-  float* qkv;       // [most_rows][row_stride(q + 2 kv)]
-  float* attended;  // [most_rows][row_stride(q)]
-  float* gated;     // [most_rows][row_stride(intermediate)]
+  float* x;                // [most_rows][row_stride(hidden)]: the residual stream
+  float* qkv;              // [most_rows][row_stride(q + 2 kv)]
+  float* attended;         // [most_rows][row_stride(q)]
+  float* gated;            // [most_rows][row_stride(intermediate)]
   float *cosine, *sine;    // [most_rows][head_dim / 2]
   std::byte* activations;  // [most_rows][row_bytes]: the operand of a linear layer
   std::byte* threads;      // [threads][thread_bytes]: a row in fp32, and kPrivateRows operands
@@ -201,7 +200,8 @@ class Transformer::Pass {
   void attention(Worker& worker, size_t layer) {
     const LayerWeights& w = weights_.layers()[layer];
     const Activations a = normed(worker, w.input_norm);
-    linear(worker, w.qkv, a, {scratch_.qkv, row_stride(widths_.qkv()), w.qkv_bias, Epilogue::STORE});
+    linear(worker, w.qkv, a,
+           {scratch_.qkv, row_stride(widths_.qkv()), w.qkv_bias, Epilogue::STORE});
     worker.barrier();
     heads(worker, layer);
     worker.barrier();
@@ -221,8 +221,7 @@ class Transformer::Pass {
     linear(worker, w.gate_up, b, {scratch_.gated, stride, nullptr, Epilogue::SILU_MUL});
     worker.barrier();
     const Activations gated = converted(worker, scratch_.gated, stride, widths_.intermediate);
-    linear(worker, w.down, gated,
-           {scratch_.x, row_stride(widths_.hidden), nullptr, Epilogue::ADD});
+    linear(worker, w.down, gated, {scratch_.x, row_stride(widths_.hidden), nullptr, Epilogue::ADD});
     worker.barrier();
   }
 
@@ -276,13 +275,11 @@ class Transformer::Pass {
 
   void head(Worker& worker) {
     if (wanted_.empty()) return;
-    const Activations a = prepare(worker, wanted_.size(), widths_.hidden,
-                                  [&](size_t i, float* to) {
-                                    runtime_.kernels.rms_norm(x(wanted_[i]), weights_.final_norm(),
-                                                              widths_.hidden, config_.rms_norm_eps,
-                                                              to);
-                                    return static_cast<const float*>(to);
-                                  });
+    const Activations a = prepare(worker, wanted_.size(), widths_.hidden, [&](size_t i, float* to) {
+      runtime_.kernels.rms_norm(x(wanted_[i]), weights_.final_norm(), widths_.hidden,
+                                config_.rms_norm_eps, to);
+      return static_cast<const float*>(to);
+    });
     const Range mine =
         linear(worker, weights_.head(), a, {logits_, config_.vocab_size, nullptr, Epilogue::STORE});
     const size_t first = mine.begin * kPanel;
@@ -339,8 +336,7 @@ class Transformer::Pass {
   // ([hidden] floats of this thread) or elsewhere. Many rows are shared out and need a barrier.
   template <class Make>
   Activations prepare(Worker& worker, size_t rows, size_t width, const Make& make) {
-    std::byte* own =
-        scratch_.threads + static_cast<size_t>(worker.index()) * scratch_.thread_bytes;
+    std::byte* own = scratch_.threads + static_cast<size_t>(worker.index()) * scratch_.thread_bytes;
     const bool shared = rows > kPrivateRows;
     Activations a{};
     a.operand = arithmetic_.linear;
@@ -387,9 +383,8 @@ Transformer::Transformer(const ModelConfig& config, const Arithmetic& arithmetic
       runtime_(runtime),
       most_rows_(most_rows),
       most_context_(most_context),
-      pass_(std::make_unique<Pass>(
-          *this, ScratchSize{config_, arithmetic_, runtime.kernels, runtime.team.size(),
-                             most_rows})) {}
+      pass_(std::make_unique<Pass>(*this, ScratchSize{config_, arithmetic_, runtime.kernels,
+                                                      runtime.team.size(), most_rows})) {}
 
 Transformer::~Transformer() = default;
 

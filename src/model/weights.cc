@@ -125,15 +125,15 @@ class Packer {
   void pack_panel(const MatrixJob& job, size_t panel, float* widened) const {
     PackSource source{};
     source.columns = job.columns;
-    source.through_f16 = arithmetic_.declared == WeightType::F16 && job.matrix.format == Format::BF16;
+    source.through_f16 =
+        arithmetic_.declared == WeightType::F16 && job.matrix.format == Format::BF16;
     std::array<const TensorInfo*, kPanel> from;
     bool mixed = false;
     for (size_t lane = 0; lane < kPanel; ++lane) {
       const auto [part, row] = job.source(panel, lane);
       from[lane] = part;
       if (!part) continue;
-      source.row[lane] =
-          part->bytes.data() + row * job.columns * element_bytes(part->dtype);
+      source.row[lane] = part->bytes.data() + row * job.columns * element_bytes(part->dtype);
       mixed = mixed || part->dtype != from[0]->dtype;
     }
     source.dtype = from[0] ? format_of(from[0]->dtype) : Format::F32;
@@ -177,9 +177,9 @@ class Packer {
   }
 
   float largest() const {
-    return arithmetic_.declared == WeightType::F16    ? 65520.0f
-           : arithmetic_.linear == Operand::Q8 ? 400000.0f
-                                               : INFINITY;
+    return arithmetic_.declared == WeightType::F16 ? 65520.0f
+           : arithmetic_.linear == Operand::Q8     ? 400000.0f
+                                                   : INFINITY;
   }
 
   void finish(const TensorInfo& info) {
@@ -295,9 +295,8 @@ size_t Weights::lay_out(const ModelConfig& c, const Arithmetic& arithmetic, std:
     layer.down = lay_matrix(arena, format, c.hidden_size, c.intermediate_size, kDepthUnit);
   }
   final_norm_ = arena.take<float>(c.hidden_size);
-  head_ = c.tie_word_embeddings
-              ? embedding_
-              : lay_matrix(arena, arithmetic.table, c.vocab_size, c.hidden_size);
+  head_ = c.tie_word_embeddings ? embedding_
+                                : lay_matrix(arena, arithmetic.table, c.vocab_size, c.hidden_size);
   return arena.used();
 }
 
@@ -359,8 +358,7 @@ size_t Weights::bytes_per_token() const {
 }
 
 void unpack_row(const PackedMatrix& matrix, size_t row, size_t columns, float* out) {
-  const std::byte* panel =
-      matrix.data + row / kPanel * panel_bytes(matrix.format, matrix.depth);
+  const std::byte* panel = matrix.data + row / kPanel * panel_bytes(matrix.format, matrix.depth);
   const size_t lane = row % kPanel;
   const auto* halves = reinterpret_cast<const uint16_t*>(panel);
   switch (matrix.format) {

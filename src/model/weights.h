@@ -17,10 +17,10 @@ namespace rill {
 /// One decoder layer. Matrices are views into Weights' memory; columns past a matrix's last one,
 /// up to its depth, are zero.
 struct LayerWeights {
-  PackedMatrix qkv;                  // outputs: q heads, k heads, v heads, one after the other
-  PackedMatrix o;                    // eight leaves
-  PackedMatrix gate_up;              // panels gate 0, up 0, ...; outputs 2 * intermediate padded to 16
-  PackedMatrix down;                 // eight leaves
+  PackedMatrix qkv;      // outputs: q heads, k heads, v heads, one after the other
+  PackedMatrix o;        // eight leaves
+  PackedMatrix gate_up;  // panels gate 0, up 0, ...; outputs 2 * intermediate padded to 16
+  PackedMatrix down;     // eight leaves
   const float* qkv_bias = nullptr;   // [qkv.outputs] or null
   const float* o_bias = nullptr;     // [hidden] or null
   const float* input_norm;           // [hidden]
@@ -35,8 +35,8 @@ using Progress = std::function<void(size_t done, size_t total)>;
 class Weights {
  public:
   /// Packs every tensor of `checkpoint`, checking names, dtypes and shapes against `config`; the
-  /// source pages are given back as they are done. Throws rill::Error, also for a weight that is not
-  /// finite or does not fit its type.
+  /// source pages are given back as they are done. Throws rill::Error, also for a weight that is
+  /// not finite or does not fit its type.
   static Weights pack(const ModelConfig& config, const Arithmetic& arithmetic,
                       const Checkpoint& checkpoint, Runtime runtime, const Progress& progress = {});
 

@@ -60,9 +60,8 @@ std::vector<float> twin(const AttentionCase& c, const Inputs& in,
   o.kv = a.kv == Format::F32   ? reference::KvType::kF32
          : a.kv == Format::F16 ? reference::KvType::kF16
                                : reference::KvType::kBf16;
-  o.attention = options.attention == AttentionType::STANDARD
-                    ? reference::AttentionType::kStandard
-                    : reference::AttentionType::kStreaming;
+  o.attention = options.attention == AttentionType::STANDARD ? reference::AttentionType::kStandard
+                                                             : reference::AttentionType::kStreaming;
   o.block_size = static_cast<int>(options.block_size);
   std::vector<float> k = in.k, v = in.v, out;
   for (float& x : k) x = reference::round_kv(o.kv, x);
@@ -77,12 +76,11 @@ std::vector<float> twin(const AttentionCase& c, const Inputs& in,
         if (bf16) q[d] = reference::round_bf16(q[d]);
       }
       const size_t kv_head = head / (c.heads / c.kv_heads);
-      const reference::KeyValues kv = {k.data() + kv_head * c.head_dim,
-                                       v.data() + kv_head * c.head_dim,
-                                       static_cast<int64_t>(c.kv_heads * c.head_dim),
-                                       static_cast<int>(c.head_dim)};
-      const size_t last = c.causal ? std::min(c.position + token, c.kv_tokens - 1)
-                                   : c.kv_tokens - 1;
+      const reference::KeyValues kv = {
+          k.data() + kv_head * c.head_dim, v.data() + kv_head * c.head_dim,
+          static_cast<int64_t>(c.kv_heads * c.head_dim), static_cast<int>(c.head_dim)};
+      const size_t last =
+          c.causal ? std::min(c.position + token, c.kv_tokens - 1) : c.kv_tokens - 1;
       const auto row = reference::attention(o, q, kv, static_cast<int64_t>(last));
       out.insert(out.end(), row.begin(), row.end());
     }
@@ -100,9 +98,9 @@ class AttentionOptions : public testing::TestWithParam<ArithmeticOptions> {};
 
 TEST_P(AttentionOptions, HasTheBitsOfTheTwin) {
   const AttentionCase cases[] = {
-      {2, 1, 16, 5, 5, 0},           {5, 5, 24, 3, 40, 37},    {6, 2, 10, 33, 150, 117},
-      {4, 1, 128, 20, 300, 280},     {3, 1, 160, 2, 70, 68},   {2, 2, 2, 1, 1, 0},
-      {3, 3, 32, 4, 100, 0, false},  {2, 1, 64, 1, 4500, 4499},
+      {2, 1, 16, 5, 5, 0},          {5, 5, 24, 3, 40, 37},     {6, 2, 10, 33, 150, 117},
+      {4, 1, 128, 20, 300, 280},    {3, 1, 160, 2, 70, 68},    {2, 2, 2, 1, 1, 0},
+      {3, 3, 32, 4, 100, 0, false}, {2, 1, 64, 1, 4500, 4499},
   };
   for (const AttentionCase& c : cases) {
     SCOPED_TRACE(testing::Message() << "head_dim " << c.head_dim << ", keys " << c.kv_tokens);
@@ -127,9 +125,8 @@ std::vector<ArithmeticOptions> option_cases() {
 INSTANTIATE_TEST_SUITE_P(All, AttentionOptions, testing::ValuesIn(option_cases()),
                          [](const auto& test) {
                            const ArithmeticOptions& o = test.param;
-                           return std::string(to_string(o.attention)) + "_" +
-                                  to_string(o.compute) + "_" + to_string(o.kv) + "_" +
-                                  std::to_string(o.block_size);
+                           return std::string(to_string(o.attention)) + "_" + to_string(o.compute) +
+                                  "_" + to_string(o.kv) + "_" + std::to_string(o.block_size);
                          });
 
 // Tiles alone, groups of tiles and subtrees of stripes, as the number of threads decides.
@@ -168,8 +165,7 @@ TEST(AttentionValue, IsSoftmaxTimesV) {
   const AttentionCase c = {2, 1, 32, 7, 200, 193};
   const Inputs in(c);
   for (const AttentionType type : {AttentionType::STANDARD, AttentionType::STREAMING}) {
-    const std::vector<float> out =
-        ours(c, in, {.compute = ComputeType::F32, .attention = type}, 2);
+    const std::vector<float> out = ours(c, in, {.compute = ComputeType::F32, .attention = type}, 2);
     for (size_t token = 0; token < c.tokens; ++token)
       for (size_t head = 0; head < c.heads; ++head) {
         const size_t at = (token * c.heads + head) * c.head_dim, keys = c.position + token + 1;
@@ -228,9 +224,8 @@ TEST(StripeOrder, IsTheTreeOfTheArithmetic) {
   StripeTree tree(memory.data(), kFloats);
   for (size_t i = 0; i < kStripes; ++i) {
     if (stripe_at(i) < 41) name(tree.next()) = std::to_string(stripe_at(i));
-    tree.push([&](SoftmaxState a, SoftmaxState b) {
-      name(a) = "(" + name(a) + "+" + name(b) + ")";
-    });
+    tree.push(
+        [&](SoftmaxState a, SoftmaxState b) { name(a) = "(" + name(a) + "+" + name(b) + ")"; });
   }
   ASSERT_TRUE(tree.present());
   EXPECT_EQ(name(tree.root()), expected[0]);

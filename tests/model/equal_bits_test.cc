@@ -50,8 +50,8 @@ class EqualBits : public testing::TestWithParam<BitsCase> {
     if (!kernels) GTEST_SKIP() << "this build has no " << name;
     if (!kernels->supported()) GTEST_SKIP() << "this processor has no " << name;
     const LoadedGolden packed(GetParam().folder, GetParam().options, 2, *kernels);
-    expect_base(run_model(golden_.config, golden_.arithmetic, packed.weights, ids_,
-                          {.kernels = kernels}));
+    expect_base(
+        run_model(golden_.config, golden_.arithmetic, packed.weights, ids_, {.kernels = kernels}));
   }
 
   LoadedGolden golden_;
@@ -76,9 +76,8 @@ TEST_P(EqualBits, Chunks) {
 TEST_P(EqualBits, BatchPositions) {
   for (const auto& [before, after] : {std::pair{1, 0}, {0, 1}, {2, 3}}) {
     SCOPED_TRACE(before);
-    expect_base(run({.chunk = 7,
-                     .before = static_cast<size_t>(before),
-                     .after = static_cast<size_t>(after)}));
+    expect_base(run(
+        {.chunk = 7, .before = static_cast<size_t>(before), .after = static_cast<size_t>(after)}));
   }
 }
 
@@ -92,11 +91,21 @@ TEST_P(EqualBits, PackedByAnyThreads) {
   expect_base(run_model(golden_.config, golden_.arithmetic, other.weights, ids_, {}));
 }
 
-TEST_P(EqualBits, Scalar) { check_kernels("scalar"); }
-TEST_P(EqualBits, Avx2) { check_kernels("avx2"); }
-TEST_P(EqualBits, Avx512) { check_kernels("avx512"); }
-TEST_P(EqualBits, Avx512Vnni) { check_kernels("avx512vnni"); }
-TEST_P(EqualBits, Avx512Bf16) { check_kernels("avx512bf16"); }
+TEST_P(EqualBits, Scalar) {
+  check_kernels("scalar");
+}
+TEST_P(EqualBits, Avx2) {
+  check_kernels("avx2");
+}
+TEST_P(EqualBits, Avx512) {
+  check_kernels("avx512");
+}
+TEST_P(EqualBits, Avx512Vnni) {
+  check_kernels("avx512vnni");
+}
+TEST_P(EqualBits, Avx512Bf16) {
+  check_kernels("avx512bf16");
+}
 
 // Truncating and going on elsewhere leaves what stays as it was.
 TEST_P(EqualBits, AfterTruncating) {

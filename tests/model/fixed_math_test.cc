@@ -66,9 +66,8 @@ TEST(Rope, HasTheBitsOfTheTwin) {
   YarnScaling scaled = yarn;
   scaled.mscale = 0.7;
   scaled.mscale_all_dim = 1.1;
-  for (const auto& scaling :
-       {std::optional<YarnScaling>(), std::optional(yarn), std::optional(given),
-        std::optional(scaled)}) {
+  for (const auto& scaling : {std::optional<YarnScaling>(), std::optional(yarn),
+                              std::optional(given), std::optional(scaled)}) {
     config.yarn = scaling;
     reference::Rope twin;
     twin.head_dim = 128;
@@ -96,8 +95,8 @@ TEST(Rope, HasTheBitsOfTheTwin) {
 TEST(Half, RoundsAsTheTwin) {
   std::mt19937 random(3);
   for (int i = 0; i < 200000; ++i) {
-    const auto bits = static_cast<uint32_t>(i < 70000 ? uint32_t(i) << 16 | random() % 65536
-                                                      : random());
+    const auto bits =
+        static_cast<uint32_t>(i < 70000 ? uint32_t(i) << 16 | random() % 65536 : random());
     const auto x = std::bit_cast<float>(bits);
     if (std::isnan(x)) {
       EXPECT_TRUE(std::isnan(bf16_to_float(float_to_bf16(x))));

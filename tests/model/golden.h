@@ -15,7 +15,7 @@ namespace rill {
 /// Every folder of tests/golden but the mixture of experts.
 inline const std::vector<std::string>& golden_folders() {
   static const std::vector<std::string> names = {
-      "bias-f32",      "deep-bf16",      "head128-long-bf16",      "odd-mha-f32",
+      "bias-f32",       "deep-bf16",     "head128-long-bf16",      "odd-mha-f32",
       "one-token-bf16", "tied-gqa-bf16", "wide-heads-sharded-f16", "yarn-bf16"};
   return names;
 }
@@ -80,8 +80,8 @@ inline reference::Options twin_options(const Arithmetic& a) {
     default:
       options.weights = reference::WeightType::kBf16;
   }
-  options.compute = a.attention == Operand::BF16 ? reference::ComputeType::kBf16
-                                                 : reference::ComputeType::kF32;
+  options.compute =
+      a.attention == Operand::BF16 ? reference::ComputeType::kBf16 : reference::ComputeType::kF32;
   options.kv = a.kv == Format::F32   ? reference::KvType::kF32
                : a.kv == Format::F16 ? reference::KvType::kF16
                                      : reference::KvType::kBf16;

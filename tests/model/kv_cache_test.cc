@@ -97,7 +97,8 @@ TEST_P(KvFormats, StoresWhatKernelsRead) {
   const uint32_t block = cache.allocate();
   std::vector<float> values(kHeadDim);
   for (size_t slot = 0; slot < kBlockTokens; ++slot) {
-    for (size_t d = 0; d < kHeadDim; ++d) values[d] = static_cast<float>(slot) + 0.03125f * static_cast<float>(d / 4);
+    for (size_t d = 0; d < kHeadDim; ++d)
+      values[d] = static_cast<float>(slot) + 0.03125f * static_cast<float>(d / 4);
     store_k(GetParam(), values.data(), kHeadDim, slot, cache.k(block, 2, 1));
     for (float& x : values) x = -x;
     store_v(GetParam(), values.data(), kHeadDim, slot, cache.v(block, 2, 1));
@@ -113,8 +114,7 @@ TEST_P(KvFormats, StoresWhatKernelsRead) {
     }
   // Its neighbours were not touched.
   const size_t head_bytes = KvCache::block_bytes(config_, GetParam()) / 6;
-  for (size_t i = 0; i < 5 * head_bytes; ++i)
-    ASSERT_EQ(cache.k(block, 0, 0)[i], std::byte{0});
+  for (size_t i = 0; i < 5 * head_bytes; ++i) ASSERT_EQ(cache.k(block, 0, 0)[i], std::byte{0});
 }
 
 TEST_P(KvFormats, BlocksComeZeroed) {

@@ -52,16 +52,15 @@ std::vector<TwinCase> twin_cases() {
                                      WeightType::F32, WeightType::INT8, WeightType::INT4})
       cases.push_back({folder, {.weights = weights}});
     for (const WeightType weights : {WeightType::BF16, WeightType::F16, WeightType::F32})
-      cases.push_back({folder,
-                       {.weights = weights,
-                        .compute = weights == WeightType::BF16 ? ComputeType::F32
-                                                               : ComputeType::BF16}});
+      cases.push_back(
+          {folder,
+           {.weights = weights,
+            .compute = weights == WeightType::BF16 ? ComputeType::F32 : ComputeType::BF16}});
     for (const KvType kv : {KvType::F16, KvType::BF16})
       cases.push_back({folder, {.compute = ComputeType::F32, .kv = kv}});
     cases.push_back({folder, {.weights = WeightType::INT8, .compute = ComputeType::F32}});
     for (const ComputeType compute : {ComputeType::F32, ComputeType::BF16})
-      cases.push_back(
-          {folder, {.compute = compute, .attention = AttentionType::STANDARD}});
+      cases.push_back({folder, {.compute = compute, .attention = AttentionType::STANDARD}});
   }
   for (const char* folder : {"head128-long-bf16", "yarn-bf16", "odd-mha-f32"})
     for (const AttentionType attention : {AttentionType::STANDARD, AttentionType::STREAMING})
@@ -72,16 +71,15 @@ std::vector<TwinCase> twin_cases() {
 
 std::string case_name(const testing::TestParamInfo<TwinCase>& test) {
   const ArithmeticOptions& o = test.param.options;
-  std::string name = test.param.folder + "_" + to_string(o.weights) + "_" +
-                     to_string(o.compute) + "_" + to_string(o.kv) + "_" + to_string(o.attention) +
-                     "_" + std::to_string(o.block_size);
+  std::string name = test.param.folder + "_" + to_string(o.weights) + "_" + to_string(o.compute) +
+                     "_" + to_string(o.kv) + "_" + to_string(o.attention) + "_" +
+                     std::to_string(o.block_size);
   for (char& c : name)
     if (c == '-') c = '_';
   return name;
 }
 
 INSTANTIATE_TEST_SUITE_P(Golden, Twin, testing::ValuesIn(twin_cases()), case_name);
-
 
 // ---- against Transformers and the float64 pass ----
 
@@ -172,8 +170,9 @@ class Refusals : public testing::Test {
   }
 
   LoadedGolden golden_{"tied-gqa-bf16", {}};
-  Transformer transformer_{golden_.config, golden_.arithmetic, golden_.weights,
-                           {choose_kernels(), golden_.team}, 32, kContext};
+  Transformer transformer_{
+      golden_.config, golden_.arithmetic, golden_.weights, {choose_kernels(), golden_.team}, 32,
+      kContext};
   KvCache cache_{golden_.config, golden_.arithmetic.kv, 128};
   KvSequence sequence_{cache_};
 };

@@ -84,9 +84,8 @@ Weights pack(const TestCheckpoint& c, const Arithmetic& arithmetic, int threads 
 void expect_rows(const PackedMatrix& packed, size_t first, const std::vector<float>& tensor,
                  size_t outputs, const reference::Options& options) {
   const size_t columns = tensor.size() / outputs;
-  const reference::Matrix twin =
-      reference::make_matrix(options, static_cast<int64_t>(outputs), static_cast<int64_t>(columns),
-                             tensor.data());
+  const reference::Matrix twin = reference::make_matrix(
+      options, static_cast<int64_t>(outputs), static_cast<int64_t>(columns), tensor.data());
   std::vector<float> row(packed.depth);
   for (size_t i = 0; i < outputs; ++i) {
     unpack_row(packed, first + i, packed.depth, row.data());
@@ -146,29 +145,33 @@ TEST_P(PackTypes, HoldTheTwinsValues) {
   for (const DType stored : {DType::F32, DType::F16, DType::BF16})
     for (const bool tied : {false, true}) {
       SCOPED_TRACE(dtype_name(stored));
-      const TestCheckpoint c(odd_config(tied), [&](auto&) { return stored; }, leave);
+      const TestCheckpoint c(
+          odd_config(tied), [&](auto&) { return stored; }, leave);
       expect_weights(c, resolve_arithmetic({.weights = GetParam()}, stored));
     }
 }
 
 TEST_P(PackTypes, UnderBf16Compute) {
-  const TestCheckpoint c(odd_config(false), [](auto&) { return DType::F32; }, leave);
-  expect_weights(c, resolve_arithmetic({.weights = GetParam(), .compute = ComputeType::BF16},
-                                       DType::F32));
+  const TestCheckpoint c(
+      odd_config(false), [](auto&) { return DType::F32; }, leave);
+  expect_weights(
+      c, resolve_arithmetic({.weights = GetParam(), .compute = ComputeType::BF16}, DType::F32));
 }
 
 // Types may differ from tensor to tensor, and panels span q, k and v here.
 TEST_P(PackTypes, MixedCheckpoint) {
   const auto type = [](const std::string& name) {
     constexpr DType types[] = {DType::F32, DType::F16, DType::BF16};
-    return types[name[name.find("_proj") == name.npos ? name.size() - 8 : name.find("_proj") - 1] % 3];
+    return types[name[name.find("_proj") == name.npos ? name.size() - 8 : name.find("_proj") - 1] %
+                 3];
   };
   const TestCheckpoint c(odd_config(false), type, leave);
   expect_weights(c, resolve_arithmetic({.weights = GetParam()}, DType::F32));
 }
 
 TEST_P(PackTypes, SameBytesFromEveryInstructionSet) {
-  const TestCheckpoint c(odd_config(false), [](auto&) { return DType::F32; }, leave);
+  const TestCheckpoint c(
+      odd_config(false), [](auto&) { return DType::F32; }, leave);
   const Arithmetic arithmetic = resolve_arithmetic({.weights = GetParam()}, DType::F32);
   const Weights base = pack(c, arithmetic, 1);
   for (const Kernels* kernels : all_kernels()) {
@@ -237,7 +240,8 @@ TEST(PackRefusals, NameTheTensor) {
 }
 
 TEST(PackProgress, CountsEveryByteOnce) {
-  const TestCheckpoint c(odd_config(false), [](auto&) { return DType::BF16; }, leave);
+  const TestCheckpoint c(
+      odd_config(false), [](auto&) { return DType::BF16; }, leave);
   size_t last = 0, whole = 0, bytes = 0;
   pack(c, resolve_arithmetic({}, DType::BF16), 2, choose_kernels(), [&](size_t done, size_t total) {
     EXPECT_GT(done, last);
