@@ -68,7 +68,7 @@ class ThreadRun {
                          model_->arithmetic,
                          model_->kernels.name,
                          model_->team.size(),
-                         model_->session.chunk,
+                         options_.common.load_options().session.chunk,
                          {}};
     BenchRunner runner(*model_, model_->arithmetic, model_->runtime(), model_->session);
     tell("measuring the ceilings");

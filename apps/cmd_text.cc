@@ -100,38 +100,49 @@ int run_template(const TextOptions& options) {
   return 0;
 }
 
-CLI::App* add_text_command(Program& program, const std::string& name,
-                           const std::string& description, const std::string& example,
-                           int (*run)(const TextOptions&), const std::string& argument,
-                           const std::string& jsonl, std::shared_ptr<TextOptions> options) {
-  CLI::App* command =
-      add_command(program, name, description, example, [options, run] { return run(*options); });
+/// What sets the three commands apart.
+struct TextCommand {
+  const char *name, *description, *example, *argument, *jsonl;
+  int (*run)(const TextOptions&);
+};
+
+CLI::App* add_text_command(Program& program, const TextCommand& text,
+                           const std::shared_ptr<TextOptions>& options) {
+  CLI::App* command = add_command(program, text.name, text.description, text.example,
+                                  [options, run = text.run] { return run(*options); });
   add_model_option(*command, options->common);
   command->add_option_function<std::string>(
-      argument,
-      [options](const std::string& text) {
-        options->text = text;
+      text.argument,
+      [options](const std::string& argument) {
+        options->text = argument;
         options->has_text = true;
       },
       "what to convert; without it, or with -, it is read from standard input");
-  command->add_flag("--jsonl", options->jsonl, "read and write one JSON object a line: " + jsonl);
+  command->add_flag("--jsonl", options->jsonl,
+                    std::string("read and write one JSON object a line: ") + text.jsonl);
   return command;
 }
 
 }  // namespace
 
 void add_text_commands(Program& program) {
-  add_text_command(program, "tokenize", "token ids of a text",
-                   "rill tokenize models/rill-demo \"Hello there\"", run_tokenize, "TEXT",
-                   R"({"text"} to {"ids", "decoded"})", std::make_shared<TextOptions>());
-  add_text_command(program, "detokenize", "the text of token ids",
-                   "rill detokenize models/rill-demo 1,2,3", run_detokenize, "IDS",
-                   R"({"ids"} to {"text"})", std::make_shared<TextOptions>());
+  add_text_command(
+      program,
+      {"tokenize", "token ids of a text", "rill tokenize models/rill-demo \"Hello there\"", "TEXT",
+       R"({"text"} to {"ids", "decoded"})", run_tokenize},
+      std::make_shared<TextOptions>());
+  add_text_command(program,
+                   {"detokenize", "the text of token ids", "rill detokenize models/rill-demo 1,2,3",
+                    "IDS", R"({"ids"} to {"text"})", run_detokenize},
+                   std::make_shared<TextOptions>());
   auto options = std::make_shared<TextOptions>();
   CLI::App* command = add_text_command(
-      program, "template", "the prompt that the chat template makes of a message",
-      "rill template models/rill-demo \"Who are you?\" --think off", run_template, "MESSAGE",
-      R"({"messages", "tools", "add_generation_prompt", "enable_thinking"} to {"text"})", options);
+      program,
+      {"template", "the prompt that the chat template makes of a message",
+       "rill template models/rill-demo \"Who are you?\" --think off", "MESSAGE",
+       R"({"messages", "tools", "add_generation_prompt", "enable_thinking"} to {"text"})",
+       run_template},
+      options);
   add_template_options(*command, options->chat);
 }
 
