@@ -14,13 +14,14 @@ COUNTS = {128: 64, 256: 64, 512: 72, 1024: 40, 2048: 40, 4096: 40}
 
 def conversation(rng, world):
     """(kind, messages, answer): a story with a question, at times after an earlier question."""
-    story = " ".join(world.sentences).replace("[", "").replace("]", "")
+    story = demo_stories.plain(" ".join(world.sentences))
     kind, question, _, answer = demo_stories.ask(rng, world)
+    answer = demo_stories.plain(answer)
     gap = rng.choice([" ", "\n\n"])
     if rng.random() < 0.15:
         _, earlier, _, told = demo_stories.ask(rng, world)
         return kind, [{"role": "user", "content": story + gap + earlier},
-                      {"role": "assistant", "content": told},
+                      {"role": "assistant", "content": demo_stories.plain(told)},
                       {"role": "user", "content": question}], answer
     return kind, [{"role": "user", "content": story + gap + question}], answer
 

@@ -10,13 +10,15 @@ from torch import nn
 
 CONFIG = {
     "architectures": ["Qwen3ForCausalLM"], "attention_bias": False, "attention_dropout": 0.0,
-    "head_dim": 32, "hidden_act": "silu", "hidden_size": 256, "initializer_range": 0.02,
+    "head_dim": 64, "hidden_act": "silu", "hidden_size": 256, "initializer_range": 0.02,
     "intermediate_size": 512, "max_position_embeddings": 8192, "max_window_layers": 5,
-    "model_type": "qwen3", "num_attention_heads": 8, "num_hidden_layers": 5,
-    "num_key_value_heads": 4, "rms_norm_eps": 1e-6, "rope_scaling": None, "rope_theta": 10000,
+    "model_type": "qwen3", "num_attention_heads": 4, "num_hidden_layers": 5,
+    "num_key_value_heads": 2, "rms_norm_eps": 1e-6, "rope_scaling": None, "rope_theta": 10000,
     "sliding_window": None, "tie_word_embeddings": True, "torch_dtype": "bfloat16",
     "use_cache": True, "use_sliding_window": False, "vocab_size": 1536,
 }
+
+LOOKUP = 2  # the layer whose head 0 is shown, in training, where to look
 
 # Hugging Face's name of each parameter of a layer.
 LAYER_NAMES = {name: f"self_attn.{name}.weight"
@@ -80,7 +82,7 @@ def tree_attention(q, k, v, layout):
 
 
 class Layer(nn.Module):
-    """One decoder layer; x is [batch, tokens, hidden]."""
+    """One decoder layer; x is [batch, tokens, hidden]. Also returns head 0's queries and keys."""
 
     def __init__(self):
         super().__init__()
@@ -94,8 +96,8 @@ class Layer(nn.Module):
         self.down_proj = matrix(hidden, inner, out_scale)
         self.input_layernorm = nn.Parameter(torch.ones(hidden))
         self.post_attention_layernorm = nn.Parameter(torch.ones(hidden))
-        self.q_norm = nn.Parameter(torch.full((head_dim,), 1.2))
-        self.k_norm = nn.Parameter(torch.full((head_dim,), 1.2))
+        self.q_norm = nn.Parameter(torch.full((head_dim,), 1.5))
+        self.k_norm = nn.Parameter(torch.full((head_dim,), 1.5))
 
     def forward(self, x, cos, sin, layout):
         batch, tokens, _ = x.shape
@@ -105,10 +107,11 @@ class Layer(nn.Module):
         qkv = qkv.view(batch, tokens, heads + 2 * kv_heads, CONFIG["head_dim"])
         q, k, v = qkv.split([heads, kv_heads, kv_heads], dim=2)
         q, k = rotate(rms_norm(q, self.q_norm), cos, sin), rotate(rms_norm(k, self.k_norm), cos, sin)
+        probe = q[:, :, 0], k[:, :, 0]
         x = x + F.linear(tree_attention(q, k, v, layout), self.o_proj.to(h.dtype))
         h = rms_norm(x, self.post_attention_layernorm)
         gate, up = F.linear(h, torch.cat([self.gate_proj, self.up_proj]).to(h.dtype)).chunk(2, -1)
-        return x + F.linear(F.silu(gate) * up, self.down_proj.to(h.dtype))
+        return x + F.linear(F.silu(gate) * up, self.down_proj.to(h.dtype)), probe
 
 
 def rotate(x, cos, sin):
@@ -129,13 +132,17 @@ class Model(nn.Module):
         self.register_buffer("frequencies", CONFIG["rope_theta"] ** -half, persistent=False)
 
     def forward(self, ids, positions, layout, dtype=torch.bfloat16):
-        """Hidden states [batch, tokens, hidden] after the last norm."""
+        """Hidden states [batch, tokens, hidden] after the last norm; for the auxiliary losses also
+        the residual stream before layer LOOKUP, and the queries and keys of that layer's head 0."""
         angles = positions.float()[:, :, None, None] * self.frequencies
         cos, sin = angles.cos().to(dtype), angles.sin().to(dtype)
         x = F.embedding(ids, self.embed).to(dtype)
-        for layer in self.layers:
-            x = layer(x, cos, sin, layout)
-        return rms_norm(x, self.norm)
+        for index, layer in enumerate(self.layers):
+            before = x
+            x, probe = layer(x, cos, sin, layout)
+            if index == LOOKUP:
+                stream, (queries, keys) = before, probe
+        return rms_norm(x, self.norm), stream, queries, keys
 
     def logits(self, hidden):
         return F.linear(hidden, self.embed.to(hidden.dtype)).float()

@@ -19,11 +19,11 @@ def corpus(seed):
     rng = random.Random(f"tokenizer/{seed}")
     for _ in range(4000):
         world = demo_stories.make_story(rng, 150)
-        yield " ".join(world.sentences).replace("[", "").replace("]", "") + "\n"
+        yield demo_stories.plain(" ".join(world.sentences)) + "\n"
         for _ in range(4):
             _, question, thinking, answer = demo_stories.ask(rng, world)
-            yield f"{question}\n\n{thinking}\n"
-            yield answer
+            yield f"{question}\n\n{demo_stories.plain(thinking)}\n"
+            yield demo_stories.plain(answer)
     for word in demo_stories.NAMES:
         yield from [word, " " + word] * 300
     for word in demo_stories.PLACES + demo_stories.THINGS:

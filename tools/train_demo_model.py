@@ -15,8 +15,8 @@ import argparse
 import json
 import os
 import random
-import re
 import time
+from dataclasses import dataclass, field
 from pathlib import Path
 
 os.environ.setdefault("TOKENIZERS_PARALLELISM", "false")
@@ -29,17 +29,20 @@ import demo_eval  # noqa: E402
 import demo_model  # noqa: E402
 import demo_stories  # noqa: E402
 from tokenizers import Tokenizer  # noqa: E402
+from torch import nn  # noqa: E402
 
 MODEL = Path(__file__).resolve().parent.parent / "models" / "rill-demo"
 
 # Shape of a batch: (story, rows, width, stories in a batch); see demo_model.Layout.
-SHAPES = {"96": (96, 4, 128, 8), "160": (160, 4, 128, 8), "288": (288, 4, 128, 7),
+SHAPES = {"still": (112, 4, 128, 8), "96": (96, 4, 128, 8), "160": (160, 4, 128, 8), "288": (288, 4, 128, 7),
           "544": (544, 5, 128, 5), "1056": (1056, 5, 128, 3), "2080": (2080, 6, 128, 2)}
 # The curriculum: up to this step, these shapes with these weights.
-STAGES = [(400, {"96": 1}), (1000, {"96": 1, "160": 2}), (1600, {"96": 1, "160": 1, "288": 2}),
-          (10**9, {"96": 1, "160": 1, "288": 2, "544": 3})]
-STEPS, DECAY_FROM = 6000, 4500
-MUON_RATE, ADAM_RATE, NORM_RATE = 0.02, 2e-3, 5e-3
+STAGES = [(300, {"still": 1}), (500, {"still": 1, "96": 1}), (800, {"96": 1, "160": 2}),
+          (1200, {"96": 1, "160": 1, "288": 2}), (1700, {"96": 1, "160": 1, "288": 2, "544": 2}),
+          (10**9, {"96": 1, "160": 1, "288": 2, "544": 3, "1056": 2, "2080": 1})]
+STEPS, DECAY_FROM = 3700, 1700
+HINT_WEIGHT = 0.3
+MUON_RATE, ADAM_RATE, NORM_RATE = 0.012, 2e-3, 2e-2
 STORY_WEIGHT = 0.5  # of the story's own predictable words, against 1 for the answers
 
 
@@ -67,34 +70,67 @@ class TreeMaker:
 
     def __init__(self, tokenizer):
         self.tokenizer = tokenizer
+        words = demo_stories.NAMES + demo_stories.PLACES + demo_stories.THINGS
+        self.word_ids = {word: tokenizer.token_to_id("Ġ" + word) for word in words}
+        self.entities = set(self.word_ids.values())
 
-    def prefix(self, rng, size):
-        """(world or None, ids, weights) of what all branches of one tree share."""
+    def encode(self, text):
+        return encode(self.tokenizer, text)
+
+    def encode_marked(self, text):
+        """(ids, [(index of a marked word, whose fact it is or "")])."""
+        ids, marks, at = [], [], 0
+        for mark in demo_stories.MARK.finditer(text):
+            ids += self.encode(text[at:mark.start()])
+            marks.append((len(ids), mark[3]))
+            ids += self.encode(mark[1] + mark[2])
+            at = mark.end()
+        return ids + self.encode(text[at:]), marks
+
+    def story(self, world, start):
+        """(ids, weights, hints, facts) of a story that begins at token `start`, its last mark cut.
+
+        A hint is (index of a word to predict, index of the token that told the fact, whose fact);
+        `facts` maps each person and thing to the token that told its last fact: the last name,
+        place or thing of the sentence, where all of it is known.
+        """
+        ids, weights, hints, facts = [], [], [], {}
+        for i, (sentence, key) in enumerate(zip(world.sentences, world.keys)):
+            text = " " * (i > 0) + sentence
+            piece, marks = self.encode_marked(text[:-1] if i + 1 == len(world.sentences) else text)
+            piece_weights = [0.0] * len(piece)
+            for index, whose in marks:
+                piece_weights[index] = STORY_WEIGHT
+                if whose in facts:
+                    hints.append((start + len(ids) + index, facts[whose], whose))
+            if key:
+                last = max(j for j, token in enumerate(piece) if token in self.entities)
+                facts[key] = start + len(ids) + last
+            ids += piece
+            weights += piece_weights
+        return ids, weights, hints, facts
+
+    def prefix(self, rng, size, still):
+        """(world or None, ids, weights, hints, facts) of what all branches of one tree share."""
         system = ""
         if rng.random() < 0.15:
             system = turn("system", rng.choice(demo_stories.SYSTEMS))
-        start = system + "<|im_start|>user\n"
+        head = self.encode(system + "<|im_start|>user\n")
         if rng.random() < 0.04:
-            ids = encode(self.tokenizer, start)
-            return None, ids, [0.0] * len(ids)
-        head = encode(self.tokenizer, start)
+            return None, head, [0.0] * len(head), [], {}
         budget = size - len(head) - 24
         target = budget if rng.random() < 0.4 else rng.randint(budget // 2, budget)
+        recap_rate = rng.choice([0.0, 0.2, 0.4])
         while True:
-            world = demo_stories.make_story(rng, target)
-            marked = " ".join(world.sentences)[:-1]
-            ids, weights = list(head), [0.0] * len(head)
-            for i, part in enumerate(re.split(r"(?: \[)|\]|\[", marked)):
-                # Odd parts stood in brackets: a word the story determines.
-                piece = encode(self.tokenizer, " " + part if i % 2 else part)
-                ids += piece
-                weights += [STORY_WEIGHT if i % 2 else 0.0] * len(piece)
-            if len(ids) <= size:
-                return world, ids, weights
+            world = (demo_stories.make_still(rng) if still else
+                     demo_stories.make_story(rng, target, recap_rate=recap_rate))
+            ids, weights, hints, facts = self.story(world, len(head))
+            if len(head) + len(ids) <= size:
+                return world, head + ids, [0.0] * len(head) + weights, hints, facts
             target -= 12
 
     def branch(self, rng, world):
-        """(kind, context ids, target ids) of one question."""
+        """(kind, context ids, target ids, marks in the target) of one question."""
         think = rng.random() < 0.6
         if world is None:
             kind, question, thinking, answer = demo_stories.small_talk(rng)
@@ -104,49 +140,66 @@ class TreeMaker:
             context = "." + separator(rng)
             if rng.random() < 0.15:
                 _, earlier, _, told = demo_stories.ask(rng, world)
-                context += (f"{earlier}<|im_end|>\n" + turn("assistant", told)
-                            + f"<|im_start|>user\n")
+                context += (f"{earlier}<|im_end|>\n" + turn("assistant", demo_stories.plain(told))
+                            + "<|im_start|>user\n")
             elif rng.random() < 0.02:
                 question, thinking, answer = "Thank you.", "Thanks.", demo_stories.THANKS
                 kind = "chat"
             context += question
-        given, target = reply(thinking, answer, think)
-        return ((kind, think), encode(self.tokenizer, f"{context}<|im_end|>\n{given}"),
-                encode(self.tokenizer, target))
+        given, target = reply(thinking, demo_stories.plain(answer) if think else answer, think)
+        return ((kind, think), self.encode(f"{context}<|im_end|>\n{given}"),
+                *self.encode_marked(target))
 
     def batch(self, rng, shape):
-        """Tensors of one batch; `spans` lists (branch key, row of the batch, first, last + 1)."""
+        """A Batch; deterministic in `rng`."""
         story, rows, width, count = SHAPES[shape]
         total = story + rows * width
-        ids = torch.zeros(count, total, dtype=torch.long)
-        positions = torch.zeros(count, total, dtype=torch.long)
-        weights = torch.zeros(count, total)
+        batch = Batch(torch.zeros(count, total, dtype=torch.long),
+                      torch.zeros(count, total, dtype=torch.long), torch.zeros(count, total))
         owner = torch.full((count, rows, width), -1)
         length = torch.zeros(count, dtype=torch.long)
-        spans = []
         for b in range(count):
-            world, prefix, prefix_weights = self.prefix(rng, story)
+            world, prefix, weights, hints, facts = self.prefix(rng, story, shape == "still")
             n = length[b] = len(prefix)
-            ids[b, :n], positions[b, :n] = torch.tensor(prefix), torch.arange(n)
-            weights[b, :n] = torch.tensor(prefix_weights)
+            batch.ids[b, :n], batch.positions[b, :n] = torch.tensor(prefix), torch.arange(n)
+            batch.weights[b, :n] = torch.tensor(weights)
+            hints = list(hints)
             used, misses, number = [0] * rows, 0, 0
             while misses < 4:
-                key, context, target = self.branch(rng, world)
+                key, context, target, marks = self.branch(rng, world)
                 size = len(context) + len(target)
                 row = next((r for r in range(rows) if used[r] + size <= width), None)
                 if row is None:
                     misses += 1
                     continue
                 at = story + row * width + used[row]
-                ids[b, at:at + size] = torch.tensor(context + target)
-                positions[b, at:at + size] = torch.arange(n, n + size)
-                weights[b, at + len(context):at + size] = 1.0
+                first = at + len(context)
+                batch.ids[b, at:at + size] = torch.tensor(context + target)
+                batch.positions[b, at:at + size] = torch.arange(n, n + size)
+                batch.weights[b, first:at + size] = 1.0
                 owner[b, row, used[row]:used[row] + size] = number
-                spans.append((key, b, at + len(context), at + size))
+                batch.spans.append((key, b, first, at + size))
+                hints += [(first + i, facts[whose], whose) for i, whose in marks if whose in facts]
                 used[row] += size
                 number += 1
-        layout = demo_model.Layout(story, rows, width, tree_mask(owner, length, story))
-        return ids, positions, weights, layout, spans
+            batch.hints += [(b, at - 1, told, self.word_ids[whose]) for at, told, whose in hints]
+        batch.length = length
+        batch.layout = demo_model.Layout(story, rows, width, tree_mask(owner, length, story))
+        return batch
+
+
+@dataclass
+class Batch:
+    """`spans`: (branch key, row, first, last + 1) of each answer; `hints`: (row, token from which
+    a word is predicted, token that told it, id of the name or thing whose fact it is)."""
+
+    ids: torch.Tensor
+    positions: torch.Tensor
+    weights: torch.Tensor
+    spans: list = field(default_factory=list)
+    hints: list = field(default_factory=list)
+    length: torch.Tensor = None
+    layout: demo_model.Layout = None
 
 
 def tree_mask(owner, length, story):
@@ -181,7 +234,10 @@ class Trainer:
         layers = list(self.model.layers.parameters())
         self.muon = demo_model.Muon([p for p in layers if p.dim() == 2])
         norms = [p for p in layers if p.dim() == 1] + [self.model.norm]
+        hidden = demo_model.CONFIG["hidden_size"]
+        self.probes = [nn.Parameter(torch.eye(hidden)) for _ in range(2)]
         self.adam = torch.optim.AdamW([{"params": [self.model.embed], "base": ADAM_RATE},
+                                       {"params": self.probes, "base": ADAM_RATE},
                                        {"params": norms, "base": NORM_RATE}],
                                       betas=(0.9, 0.95), weight_decay=0.0)
         self.maker = TreeMaker(Tokenizer.from_file(str(MODEL / "tokenizer.json")))
@@ -193,6 +249,8 @@ class Trainer:
     def restore(self):
         state = torch.load(self.path, weights_only=True)
         self.model.load_state_dict(state["model"])
+        for probe, saved in zip(self.probes, state["probes"]):
+            probe.data.copy_(saved)
         self.adam.load_state_dict(state["adam"])
         for shape, buffer in state["muon"].items():
             self.muon.buffers[shape].copy_(buffer)
@@ -201,37 +259,61 @@ class Trainer:
     def save(self):
         part = self.path.with_suffix(".part")
         torch.save({"model": self.model.state_dict(), "adam": self.adam.state_dict(),
-                    "muon": self.muon.buffers, "step": self.step_index}, part)
+                    "muon": self.muon.buffers, "step": self.step_index,
+                    "probes": [probe.detach() for probe in self.probes]}, part)
         part.replace(self.path)
 
+    def hint_loss(self, batch, stream, queries, keys):
+        """The auxiliary loss, and the share of hints whose token the head looks at most.
+
+        Left to itself a small model finds out late that it must bind a place to a person and look
+        that pair up. So one head is shown which token to look at, and the stream before it is
+        asked, at both ends of the look, whose fact it is. Nothing of this is in the checkpoint.
+        """
+        if not batch.hints:
+            return torch.zeros(()), 1.0
+        rows, at, told, whose = torch.tensor(batch.hints).unbind(1)
+        story = batch.layout.story
+        scores = (queries @ keys[:, :story].mT)[rows, at].float() * demo_model.CONFIG["head_dim"]**-0.5
+        seen = torch.arange(story) < torch.minimum(batch.length[rows], at + 1)[:, None]
+        scores = scores.masked_fill(~seen, -torch.inf)
+        loss = F.cross_entropy(scores, told)
+        for probe, where in zip(self.probes, (at, told)):
+            x = stream[rows, where].float()
+            x = F.rms_norm(x, (x.shape[-1],)) @ probe
+            loss = loss + 0.5 * F.cross_entropy(x @ self.model.embed.T, whose)
+        return loss, (scores.argmax(-1) == told).float().mean().item()
+
     def step(self):
-        """One optimiser step; returns (loss, {branch key: [right, asked]}, tokens)."""
+        """One optimiser step; returns (loss, {branch key: [right, asked]}, hints found, tokens)."""
         rng = random.Random(f"{self.args.seed}/{self.step_index}")
-        ids, positions, weights, layout, spans = self.maker.batch(rng, stage_shape(rng, self.step_index))
-        hidden = self.forward(ids, positions, layout)
+        batch = self.maker.batch(rng, stage_shape(rng, self.step_index))
+        hidden, *inner = self.forward(batch.ids, batch.positions, batch.layout)
         # The logits at t - 1 predict the token at t; a branch's first target follows its context.
-        where = weights[:, 1:].nonzero(as_tuple=True)
-        wanted = ids[:, 1:][where]
+        where = batch.weights[:, 1:].nonzero(as_tuple=True)
+        wanted = batch.ids[:, 1:][where]
         logits = self.model.logits(hidden[:, :-1][where])
         losses = F.cross_entropy(logits, wanted, reduction="none")
-        scale = weights[:, 1:][where]
+        scale = batch.weights[:, 1:][where]
         loss = (losses * scale).sum() / scale.sum()
-        loss.backward()
+        hint_loss, found = self.hint_loss(batch, *inner)
+        (loss + HINT_WEIGHT * hint_loss).backward()
         rate = rate_at(self.step_index, self.args.steps, self.args.decay_from)
         for group in self.adam.param_groups:
             group["lr"] = group["base"] * rate
         self.adam.step()
+        self.adam.zero_grad()
         self.muon.step(MUON_RATE * rate)
         self.model.zero_grad()
         self.step_index += 1
-        right = torch.ones(ids.shape, dtype=torch.bool)
+        right = torch.ones(batch.ids.shape, dtype=torch.bool)
         right[:, 1:][where] = logits.argmax(-1) == wanted
         score = {}
-        for key, b, first, last in spans:
+        for key, b, first, last in batch.spans:
             entry = score.setdefault(key, [0, 0])
             entry[0] += bool(right[b, first:last].all())
             entry[1] += 1
-        return loss.item(), score, ids.numel()
+        return loss.item(), score, found, batch.ids.numel()
 
 
 class Threads:
@@ -254,12 +336,13 @@ def train(args):
     torch._inductor.config.cpp.dynamic_threads = True
     trainer = Trainer(args)
     log = open(Path(args.work) / "log.txt", "a", buffering=1)
-    total, losses, tokens, start = {}, [], 0, time.time()
+    total, losses, founds, tokens, start = {}, [], [], 0, time.time()
     threads = Threads(args.threads)
     while trainer.step_index < args.steps:
         threads.settle()
-        loss, score, count = trainer.step()
+        loss, score, found, count = trainer.step()
         losses.append(loss)
+        founds.append(found)
         tokens += count
         for key, (right, asked) in score.items():
             entry = total.setdefault(key, [0, 0])
@@ -270,8 +353,9 @@ def train(args):
                              for (kind, think), (right, asked) in sorted(total.items()))
             now = time.strftime("%H:%M:%S")
             log.write(f"{now} step {trainer.step_index} loss {sum(losses) / len(losses):.4f} "
+                      f"found {sum(founds) / len(founds):.2f} "
                       f"{tokens / (time.time() - start):.0f} tok/s {torch.get_num_threads()}t {kinds}\n")
-            total, losses, tokens, start = {}, [], 0, time.time()
+            total, losses, founds, tokens, start = {}, [], [], 0, time.time()
         if trainer.step_index % 100 == 0:
             trainer.save()
     trainer.save()
