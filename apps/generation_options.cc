@@ -1,12 +1,24 @@
 // SPDX-License-Identifier: Apache-2.0
 #include "generation_options.h"
 
+#include <charconv>
 #include <iomanip>
 #include <sstream>
 
 #include "program.h"
 
 namespace rill::apps {
+namespace {
+
+uint64_t parse_seed(const std::string& text) {
+  uint64_t seed = 0;
+  const auto [end, error] = std::from_chars(text.data(), text.data() + text.size(), seed);
+  if (error != std::errc() || end != text.data() + text.size())
+    throw UsageError("--seed is '" + text + "'; use a whole number from 0 to 18446744073709551615");
+  return seed;
+}
+
+}  // namespace
 
 GenerateOptions GenerationFlags::over(const SamplingOptions& defaults) const {
   GenerateOptions options;
@@ -58,8 +70,9 @@ void add_generation_options(CLI::App& command, GenerationFlags& flags) {
   number("--presence-penalty", flags.presence_penalty, -100, 100,
          "subtracted from the logits of tokens seen in the text; 0: off");
   command
-      .add_option("--seed", flags.seed,
-                  "the same seed gives the same text on any machine (default 0)")
+      .add_option_function<std::string>(
+          "--seed", [&flags](const std::string& text) { flags.seed = parse_seed(text); },
+          "the same seed gives the same text on any machine (default 0)")
       ->type_name("N")
       ->group(group);
   command.add_flag("--greedy", flags.greedy, "always the likeliest token")

@@ -52,6 +52,17 @@ std::string invocation(const CLI::App& app) {
   return words;
 }
 
+/// What CLI11 found wrong, in a sentence that says what to do.
+std::string explain(const CLI::App& app, const CLI::ParseError& error, int argc, char** argv) {
+  std::string sentence = error.what();
+  const bool lacks_command = app.get_subcommands().empty() && app.get_require_subcommand_min() > 0;
+  if (lacks_command && dynamic_cast<const CLI::RequiredError*>(&error) != nullptr) {
+    sentence = argc > 1 ? "there is no command '" + std::string(argv[1]) + "'"
+                        : std::string("no command was given");
+  }
+  return sentence + "; see " + invocation(app) + " --help";
+}
+
 int run_guarded(Program& program) {
   const std::string name = program.app.get_name();
   try {
@@ -119,8 +130,7 @@ int run_program(int argc, char** argv, const std::string& description,
       };
       return run_guarded(program);
     }
-    return report(app.get_name(),
-                  std::string(error.what()) + "; see " + invocation(app) + " --help", 2);
+    return report(app.get_name(), explain(app, error, argc, argv), 2);
   } catch (const Error& error) {  // an option's text that its parser refuses
     return report(app.get_name(), error.what(), 2);
   }

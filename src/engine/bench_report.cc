@@ -165,12 +165,12 @@ std::string model_type(const ModelConfig& config, const Arithmetic& arithmetic) 
     const size_t dash = name.find('-');
     std::string size = dash == std::string::npos ? name : name.substr(dash + 1);
     if (!size.empty() && size.back() == 'b') size.back() = 'B';
-    return "qwen3 " + size + " " + name_of(arithmetic.weights);
+    return "qwen3 " + size + " " + to_string(arithmetic.declared);
   }
   const auto parameters = static_cast<double>(config.parameter_count());
   const std::string size =
       parameters < 1e9 ? fixed(parameters / 1e6, 1) + "M" : fixed(parameters / 1e9, 1) + "B";
-  return "qwen3 " + size + " " + name_of(arithmetic.weights);
+  return "qwen3 " + size + " " + to_string(arithmetic.declared);
 }
 
 Json bench_row(const BenchSubject& subject, const BenchResult& result) {
@@ -212,9 +212,9 @@ Json bench_row(const BenchSubject& subject, const BenchResult& result) {
               {"samples_ns", samples_ns},
               {"samples_ts", samples_ts},
               {"isa", subject.isa},
-              {"compute", name_of(arithmetic.linear)},
-              {"compute_attention", name_of(arithmetic.attention)},
-              {"weights", name_of(arithmetic.weights)},
+              {"compute", name_of(arithmetic.attention)},
+              {"compute_linear", name_of(arithmetic.linear)},
+              {"weights", to_string(arithmetic.declared)},
               {"kv", name_of(arithmetic.kv)},
               {"attention", to_string(arithmetic.attention_type)},
               {"block", arithmetic.block_size},

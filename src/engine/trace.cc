@@ -81,6 +81,19 @@ class Tracer {
 
   Trace& result() { return trace_; }
 
+  /// Keeps what the KV cache holds of our sequence.
+  void keep_cache() {
+    KvCache& cache = session_.cache();
+    const size_t bytes = KvCache::block_bytes(config_, cache.format()) / config_.num_layers;
+    for (size_t layer = 0; layer < config_.num_layers; ++layer) {
+      std::vector<std::byte>& kept = trace_.kv.emplace_back();
+      for (const uint32_t block : ours_.blocks()) {
+        const std::byte* first = cache.k(block, layer, 0);  // K and V of all heads follow
+        kept.insert(kept.end(), first, first + bytes);
+      }
+    }
+  }
+
  private:
   SessionSize size() const {
     SessionSize size;
@@ -122,6 +135,7 @@ Trace trace(const LoadedModel& model, const TraceSetting& setting, std::span<con
     tracer.feed({&id, 1});
     tracer.choose();
   }
+  tracer.keep_cache();
   tracer.result().seconds =
       std::chrono::duration<double>(std::chrono::steady_clock::now() - start).count();
   return std::move(tracer.result());
@@ -141,7 +155,10 @@ std::string first_difference(const ModelConfig& config, const Trace& a, const Tr
       const std::string token = "token " + std::to_string(row);
       if (layer == 0) return "the embedding, " + token;
       return "layer " + std::to_string(layer - 1) + " (of 0 to " +
-             std::to_string(config.num_layers - 1) + "), " + token;
+             std::to_string(config.num_layers - 1) + "), " + token +
+             (a.kv[layer - 1] == b.kv[layer - 1]
+                  ? ", after its keys and values (Q, attention or feed-forward)"
+                  : ", by its keys and values (norm, projection or RoPE)");
     }
   }
   for (size_t row = 0; row < rows; ++row) {

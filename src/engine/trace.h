@@ -23,10 +23,11 @@ struct TraceSetting {
 
 /// Rows are the tokens that were fed: the prompt, then each generated token but the last.
 struct Trace {
-  std::vector<int32_t> tokens;  // generated greedily, no id masked, past the end of text
-  std::vector<double> margin;   // of each: how far its logit was above the next
-  std::vector<float> logits;    // [rows][vocabulary]
-  std::vector<float> hidden;    // [layers + 1][rows][hidden size]
+  std::vector<int32_t> tokens;             // generated greedily, no id masked, past the end of text
+  std::vector<double> margin;              // of each: how far its logit was above the next
+  std::vector<float> logits;               // [rows][vocabulary]
+  std::vector<float> hidden;               // [layers + 1][rows][hidden size]
+  std::vector<std::vector<std::byte>> kv;  // [layers] the KV cache's blocks, as they lie
   size_t rows = 0;
   double seconds = 0;
 };
@@ -35,7 +36,8 @@ struct Trace {
 Trace trace(const LoadedModel& model, const TraceSetting& setting, std::span<const int32_t> prompt,
             size_t length);
 
-/// Nothing if the two are equal to the bit; else where they part first: "layer 3 of 28, token 17".
+/// Nothing if the two are equal to the bit; else where they part first: the layer, the token, and
+/// whether in the operations up to the keys and values or in those after them.
 std::string first_difference(const ModelConfig& config, const Trace& a, const Trace& b);
 
 }  // namespace rill

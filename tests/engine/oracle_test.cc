@@ -89,8 +89,9 @@ TEST(Trace, FindsWhereRunsPart) {
             std::string::npos);
   Trace changed = trace_of_base;
   changed.hidden[(1 * changed.rows + 9) * model->config.hidden_size] += 1;
-  EXPECT_EQ(first_difference(model->config, trace_of_base, changed),
-            "layer 0 (of 0 to 1), token 9");
+  EXPECT_EQ(
+      first_difference(model->config, trace_of_base, changed),
+      "layer 0 (of 0 to 1), token 9, after its keys and values (Q, attention or feed-forward)");
   changed = trace_of_base;
   changed.logits[5 * model->config.vocab_size] += 1;
   EXPECT_EQ(first_difference(model->config, trace_of_base, changed),
