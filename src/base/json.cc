@@ -3,7 +3,6 @@
 
 #include <cmath>
 #include <sstream>
-#include <unordered_set>
 #include <utility>
 #include <vector>
 
@@ -15,37 +14,82 @@ namespace {
 
 constexpr size_t kQuotedBytes = 120;
 
-/// Watches a parse go by and stops it at a limit or at a repeated key.
-class Guard {
+/// Builds the value as nlohmann's own builder does, but stops at a limit or at a repeated key. (Its
+/// parser with a callback does both too, in quadratic time: it searches the parent of every
+/// object.)
+class Builder : public nlohmann::json_sax<Json> {
  public:
-  Guard(std::string_view file, const JsonLimits& limits) : file_(file), limits_(limits) {}
+  Builder(std::string_view file, const JsonLimits& limits) : file_(file), limits_(limits) {}
 
-  bool operator()(int depth, Json::parse_event_t event, const Json& parsed) {
-    using Event = Json::parse_event_t;
-    if (event == Event::object_start || event == Event::array_start) {
-      if (static_cast<size_t>(depth) >= limits_.depth) {
-        fail(file_, " nests deeper than ", limits_.depth,
-             " levels of JSON, expected fewer; the file is damaged, download it again");
-      }
-      keys_.emplace_back();
-    } else if (event == Event::object_end || event == Event::array_end) {
-      keys_.pop_back();
-    } else if (event == Event::key && !keys_.back().insert(parsed.get<std::string>()).second) {
-      fail(file_, " holds the key ", quote(parsed.get<std::string>()),
-           " twice in one object, expected it once; remove one of them");
+  Json take() { return std::move(root_); }
+  size_t error_byte() const { return error_byte_; }
+  bool number_overflows() const { return number_overflows_; }
+
+  bool null() override { return add(nullptr); }
+  bool boolean(bool value) override { return add(value); }
+  bool number_integer(number_integer_t value) override { return add(value); }
+  bool number_unsigned(number_unsigned_t value) override { return add(value); }
+  bool number_float(number_float_t value, const string_t&) override { return add(value); }
+  bool string(string_t& value) override { return add(std::move(value)); }
+  bool binary(binary_t&) override { return false; }  // not in JSON texts
+  bool start_object(size_t) override { return open(Json::object()); }
+  bool start_array(size_t) override { return open(Json::array()); }
+  bool end_object() override { return close(); }
+  bool end_array() override { return close(); }
+
+  bool key(string_t& name) override {
+    const auto [place, is_new] = open_.back()->emplace(name, nullptr);
+    if (!is_new) {
+      fail(file_, " holds the key ", quote(name), " twice in one object, expected it once; remove ",
+           "one of them");
     }
+    slot_ = &*place;
+    return true;
+  }
+
+  bool parse_error(size_t byte, const std::string&, const Json::exception& error) override {
+    error_byte_ = byte;
+    number_overflows_ = dynamic_cast<const Json::out_of_range*>(&error) != nullptr;
+    return false;
+  }
+
+ private:
+  bool add(Json value) {
     if (++values_ > limits_.values) {
       fail(file_, " holds more than ", limits_.values,
            " JSON values, expected fewer; the file is damaged, download it again");
     }
+    if (!open_.empty() && open_.back()->is_array()) {
+      open_.back()->push_back(std::move(value));
+      slot_ = &open_.back()->back();
+    } else {
+      *slot_ = std::move(value);
+    }
     return true;
   }
 
- private:
+  bool open(Json empty) {
+    if (open_.size() >= limits_.depth) {
+      fail(file_, " nests deeper than ", limits_.depth,
+           " levels of JSON, expected fewer; the file is damaged, download it again");
+    }
+    add(std::move(empty));
+    open_.push_back(slot_);  // stays in place: its parent grows only after it is closed
+    return true;
+  }
+
+  bool close() {
+    open_.pop_back();
+    return true;
+  }
+
   std::string_view file_;
   const JsonLimits& limits_;
-  std::vector<std::unordered_set<std::string>> keys_;  // of each object that is open
-  size_t values_ = 0;
+  Json root_;
+  Json* slot_ = &root_;      // where the value of the last key goes, or the value last added
+  std::vector<Json*> open_;  // objects and arrays around the present place, outermost first
+  size_t values_ = 0, error_byte_ = 0;
+  bool number_overflows_ = false;
 };
 
 }  // namespace
@@ -55,18 +99,17 @@ Json parse_json(std::string_view text, std::string_view file, const JsonLimits& 
     fail(file, " has ", text.size(), " bytes of JSON, expected at most ", limits.bytes,
          "; the file is damaged, download it again");
   }
-  try {
-    Guard guard(file, limits);
-    return Json::parse(text.begin(), text.end(), std::ref(guard));
-  } catch (const Json::parse_error& error) {
-    // nlohmann's own text spells out parser states; where it stopped is what a reader can use.
-    fail(file, " is not JSON at byte ", error.byte, " of ", text.size(),
-         error.byte > text.size() ? ": it ends too early" : "",
-         ", expected valid JSON in UTF-8; the file is damaged, download it again");
-  } catch (const Json::exception&) {
+  Builder builder(file, limits);
+  if (Json::sax_parse(text.begin(), text.end(), &builder)) return builder.take();
+  if (builder.number_overflows()) {
     fail(file, " holds a number that no double can hold",
          ", expected finite numbers; the file is damaged, download it again");
   }
+  // nlohmann's own text spells out parser states; where it stopped is what a reader can use.
+  const size_t byte = builder.error_byte();
+  fail(file, " is not JSON at byte ", byte, " of ", text.size(),
+       byte > text.size() ? ": it ends too early" : "",
+       ", expected valid JSON in UTF-8; the file is damaged, download it again");
 }
 
 Json load_json(const std::filesystem::path& path, const JsonLimits& limits) {

@@ -318,9 +318,9 @@ TEST(ModelConfig, RefusesWhatIsNotJson) {
       {std::string(size_t{17} << 20, ' '), {"17825792 bytes", "at most 16777216"}},
       {"[" + std::string(size_t{3} << 20, '0'), {"not JSON"}},
   };
-  for (const auto& [text, words] : texts) {
-    SCOPED_TRACE(text.substr(0, 40));
-    expect_error([&] { ModelConfig::from_json(text, "config.json"); }, words);
+  for (const auto& bad : texts) {
+    SCOPED_TRACE(bad.first.substr(0, 40));
+    expect_error([&] { ModelConfig::from_json(bad.first, "config.json"); }, bad.second);
   }
   std::string values = "[0";
   for (int i = 0; i < 1 << 20; ++i) values += ",0";
@@ -427,9 +427,10 @@ TEST(GenerationConfig, RefusesBadValuesByName) {
       {R"({"eos_token_id":["x"]})", {"eos_token_id is a list of 1"}},
       {"[", {"not JSON"}},
   };
-  for (const auto& [text, words] : texts) {
-    SCOPED_TRACE(text);
-    expect_error([&] { GenerationConfig::from_json(text, "generation_config.json"); }, words);
+  for (const auto& bad : texts) {
+    SCOPED_TRACE(bad.first);
+    expect_error([&] { GenerationConfig::from_json(bad.first, "generation_config.json"); },
+                 bad.second);
   }
 }
 

@@ -190,6 +190,16 @@ TEST(Safetensors, RefusesBadFilesByName) {
   EXPECT_GE(files.size(), 45u);
 }
 
+TEST(Safetensors, ManyValuesTakeLinearTimeAndBoundedMemory) {
+  // A parser that searches the list at every element would be at this for hours.
+  std::string list = "{\"t\":[{}";
+  for (int i = 1; i < 1'000'000; ++i) list += ",{}";
+  expect_error([&] { parse(file_of(list + "]}", 0)); }, {"described by a list of 1000000"});
+  std::string longer = "{\"t\":[0";
+  for (int i = 1; i < 5'000'000; ++i) longer += ",0";
+  expect_error([&] { parse(file_of(longer + "]}", 0)); }, {"more than 4194304 JSON values"});
+}
+
 TEST(Safetensors, EveryCutOfAGoodFileIsRefused) {
   const std::string good = read_text(golden_folder() / "one-token-bf16" / "model.safetensors");
   ASSERT_GT(good.size(), 10'000u);
