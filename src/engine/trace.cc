@@ -141,8 +141,27 @@ Trace trace(const LoadedModel& model, const TraceSetting& setting, std::span<con
   return std::move(tracer.result());
 }
 
+namespace {
+
+/// Rows that were fed the same ids in both runs.
+size_t common_rows(const Trace& a, const Trace& b) {
+  const size_t prompt = a.rows + 1 - a.tokens.size();
+  const auto parting =
+      std::mismatch(a.tokens.begin(), a.tokens.end(), b.tokens.begin(), b.tokens.end());
+  return std::min({a.rows, b.rows, prompt + static_cast<size_t>(parting.first - a.tokens.begin())});
+}
+
+/// In which half of a layer two runs part that were fed the same ids.
+std::string half_of_layer(const Trace& a, const Trace& b, size_t layer) {
+  if (a.tokens != b.tokens) return "";
+  return a.kv[layer] == b.kv[layer] ? ", after its keys and values (Q, attention or feed-forward)"
+                                    : ", by its keys and values (norm, projection or RoPE)";
+}
+
+}  // namespace
+
 std::string first_difference(const ModelConfig& config, const Trace& a, const Trace& b) {
-  const size_t width = config.hidden_size, rows = std::min(a.rows, b.rows);
+  const size_t rows = common_rows(a, b), width = config.hidden_size;
   auto differ = [](const float* x, const float* y, size_t n) {
     return std::memcmp(x, y, n * sizeof(float)) != 0;
   };
@@ -155,10 +174,7 @@ std::string first_difference(const ModelConfig& config, const Trace& a, const Tr
       const std::string token = "token " + std::to_string(row);
       if (layer == 0) return "the embedding, " + token;
       return "layer " + std::to_string(layer - 1) + " (of 0 to " +
-             std::to_string(config.num_layers - 1) + "), " + token +
-             (a.kv[layer - 1] == b.kv[layer - 1]
-                  ? ", after its keys and values (Q, attention or feed-forward)"
-                  : ", by its keys and values (norm, projection or RoPE)");
+             std::to_string(config.num_layers - 1) + "), " + token + half_of_layer(a, b, layer - 1);
     }
   }
   for (size_t row = 0; row < rows; ++row) {
