@@ -64,7 +64,9 @@ Angle reduce(double x) {
 double sine(const Angle& a) {
   return std::fma(a.remainder * a.square, horner(kSine, a.square), a.remainder);
 }
-double cosine(const Angle& a) { return std::fma(a.square, horner(kCosine, a.square), 1.0); }
+double cosine(const Angle& a) {
+  return std::fma(a.square, horner(kCosine, a.square), 1.0);
+}
 
 }  // namespace
 
@@ -106,6 +108,8 @@ double exp(double x) {
   return horner(kExp, r) * power(k / 2) * power(k - k / 2);
 }
 
-double pow(double x, double y) { return exp(y * log(x)); }
+double pow(double x, double y) {
+  return exp(y * log(x));
+}
 
 }  // namespace rill::fixed
