@@ -1,0 +1,50 @@
+// SPDX-License-Identifier: Apache-2.0
+#include "kernels/ceilings.h"
+
+#include <gtest/gtest.h>
+
+#include "kernels/kernels.h"
+
+namespace rill {
+namespace {
+
+TEST(CeilingsTest, MeasuresWhatTheProcessorHas) {
+  Team team(2);
+  const Ceilings measured = measure_ceilings(team, size_t{1} << 20);
+  // A slow processor under emulation still does more than this; a loop folded away does not do less
+  // than the upper bounds.
+  EXPECT_GT(measured.fma, 1e7);
+  EXPECT_LT(measured.fma, 1e13);
+  EXPECT_GT(measured.bandwidth, 1e6);
+  EXPECT_LT(measured.bandwidth, 1e13);
+  for (const Kernels* kernels : all_kernels()) {
+    if (!kernels->supported()) continue;
+    const std::string name = kernels->name;
+    if (name == "avx2") {
+      EXPECT_GT(measured.maddubs, 0);
+    }
+    if (name == "avx512vnni") {
+      EXPECT_GT(measured.vnni, 0);
+    }
+    if (name == "avx512bf16") {
+      EXPECT_GT(measured.vdpbf16ps, 0);
+    }
+  }
+}
+
+TEST(CeilingsTest, KeepsTheBestOfEach) {
+  Ceilings a, b;
+  a.fma = 2;
+  a.bandwidth = 1;
+  b.fma = 1;
+  b.bandwidth = 3;
+  b.vnni = 4;
+  a.keep_best(b);
+  EXPECT_EQ(a.fma, 2);
+  EXPECT_EQ(a.bandwidth, 3);
+  EXPECT_EQ(a.vnni, 4);
+  EXPECT_EQ(a.maddubs, 0);
+}
+
+}  // namespace
+}  // namespace rill
