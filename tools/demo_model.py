@@ -18,7 +18,7 @@ CONFIG = {
     "use_cache": True, "use_sliding_window": False, "vocab_size": 1536,
 }
 
-LOOKUP = 2  # the layer whose head 0 is shown, in training, where to look
+LOOKUP = 2  # the layer of which two heads are shown, in training, where to look
 
 # Hugging Face's name of each parameter of a layer.
 LAYER_NAMES = {name: f"self_attn.{name}.weight"
@@ -82,7 +82,7 @@ def tree_attention(q, k, v, layout):
 
 
 class Layer(nn.Module):
-    """One decoder layer; x is [batch, tokens, hidden]. Also returns head 0's queries and keys."""
+    """One decoder layer; x is [batch, tokens, hidden]. Also returns its queries and keys."""
 
     def __init__(self):
         super().__init__()
@@ -107,7 +107,7 @@ class Layer(nn.Module):
         qkv = qkv.view(batch, tokens, heads + 2 * kv_heads, CONFIG["head_dim"])
         q, k, v = qkv.split([heads, kv_heads, kv_heads], dim=2)
         q, k = rotate(rms_norm(q, self.q_norm), cos, sin), rotate(rms_norm(k, self.k_norm), cos, sin)
-        probe = q[:, :, 0], k[:, :, 0]
+        probe = q, k
         x = x + F.linear(tree_attention(q, k, v, layout), self.o_proj.to(h.dtype))
         h = rms_norm(x, self.post_attention_layernorm)
         gate, up = F.linear(h, torch.cat([self.gate_proj, self.up_proj]).to(h.dtype)).chunk(2, -1)
@@ -133,7 +133,7 @@ class Model(nn.Module):
 
     def forward(self, ids, positions, layout, dtype=torch.bfloat16):
         """Hidden states [batch, tokens, hidden] after the last norm; for the auxiliary losses also
-        the residual stream before layer LOOKUP, and the queries and keys of that layer's head 0."""
+        the residual stream before layer LOOKUP, and the queries and keys of that layer."""
         angles = positions.float()[:, :, None, None] * self.frequencies
         cos, sin = angles.cos().to(dtype), angles.sin().to(dtype)
         x = F.embedding(ids, self.embed).to(dtype)

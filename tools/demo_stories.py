@@ -53,7 +53,9 @@ PERSON_FILLERS = ["{p} was hungry.", "{p} was very happy.", "{p} was a little ti
                   "{p} had never liked the {o}.", "{p} dreamed of the {l}."]
 
 # A word in [brackets] follows from the story so far; training puts weight on it. After ~ stands
-# whose fact it is: the person or thing under which the story told it last.
+# whose fact it is: the person or thing under which the story told it last. In thinking, after =
+# stands the word if the question named it, or nothing if the question named another; and after >
+# the next of the list that the thinking goes through, or nothing at its end.
 MOVES = ["{p} went to the {l}.", "{p} walked to the {l}.", "{p} ran to the {l}.",
          "{p} moved to the {l}.", "{p} hurried to the {l}.", "Then {p} went to the {l}.",
          "After that, {p} walked to the {l}.", "{p} left the [{k}~{p}] and went to the {l}.",
@@ -271,12 +273,22 @@ def make_story(rng, tokens, held_out=False, recap_rate=0.0):
 # ---------------------------------------------------------------------------------------------
 # Questions. Each returns (kind, question, thinking, answer).
 
-def where_line(world, thing):
+def compared(found, asked):
+    """The part of a mark that says whether the word is the one that was asked about."""
+    return "=" + (asked if found == asked else "")
+
+
+def following(items, item):
+    """The part of a mark that says which item of a list comes next, if any."""
+    return ">" + (items + [""])[items.index(item) + 1]
+
+
+def where_line(world, thing, compare=""):
     """One line of thinking: where a thing is, by holder or by place."""
     owner = world.holder[thing]
     if owner:
-        return f"The {thing} is [with] [{owner}~{thing}]"
-    return f"The {thing} is [in] the [{world.lies[thing]}~{thing}]"
+        return f"The {thing} is [with] [{owner}~{thing}{compare}]"
+    return f"The {thing} is [in] the [{world.lies[thing]}~{thing}{compare}]"
 
 
 def ask_where_person(rng, world):
@@ -314,7 +326,8 @@ def things_of(world, person):
     """Thinking that goes through all things and counts those of one person."""
     lines, count = [], 0
     for thing in world.things:
-        line = where_line(world, thing)
+        mark = compared(world.holder[thing], person) if world.holder[thing] else ""
+        line = where_line(world, thing, mark + following(world.things, thing))
         if world.holder[thing] == person:
             count += 1
             line += f", {NUMBERS[count]}"
@@ -351,7 +364,9 @@ def ask_count_people(rng, world):
                            "How many people are in the {} now?"]).format(place)
     lines, count = [], 0
     for person in world.people:
-        line = f"{person} is in the [{world.at[person]}~{person}]"
+        where = world.at[person]
+        mark = compared(where, place) + following(world.people, person)
+        line = f"{person} is in the [{where}~{person}{mark}]"
         if world.at[person] == place:
             count += 1
             line += f", {NUMBERS[count]}"
@@ -364,7 +379,8 @@ def ask_yes_no(rng, world):
     person = rng.choice(world.people)
     true_place = world.at[person]
     place = true_place if rng.random() < 0.5 else rng.choice(world.places)
-    thinking = f"{person} is in the [{true_place}~{person}]."
+    mark = compared(true_place, place)
+    thinking = f"{person} is in the [{true_place}~{person}{mark}]{', yes' * (mark != '=')}."
     answer = "Yes" if place == true_place else "No"
     return ("yes_no", rng.choice(["Is {} in the {}?", "Is {} in the {} now?"]).format(person, place),
             thinking, f"{answer}, {person} is in the [{true_place}~{person}].")

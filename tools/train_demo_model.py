@@ -40,14 +40,22 @@ SHAPES = {"still": (112, 4, 128, 8), "96": (96, 4, 128, 8), "160": (160, 4, 128,
 STAGES = [(300, {"still": 1}), (500, {"still": 1, "96": 1}), (800, {"96": 1, "160": 2}),
           (1200, {"96": 1, "160": 1, "288": 2}), (1700, {"96": 1, "160": 1, "288": 2, "544": 2}),
           (10**9, {"96": 1, "160": 1, "288": 2, "544": 3, "1056": 2, "2080": 1})]
-STEPS, DECAY_FROM = 3700, 1700
-HINT_WEIGHT = 0.3
+STEPS, DECAY_FROM = 3400, 1700
+COMPARE_FROM = 1100  # from this step, thinking also says ", yes", and comparing is shown
+LISTS_FROM = 1400  # from this step, going through a list is shown
+HINT_WEIGHT = 0.3  # of the auxiliary losses
+MATCH_WEIGHT = 3.0  # of the mark after a word that was, or was not, the one asked about
+SCALE = demo_model.CONFIG["head_dim"] ** -0.5
 MUON_RATE, ADAM_RATE, NORM_RATE = 0.012, 2e-3, 2e-2
 STORY_WEIGHT = 0.5  # of the story's own predictable words, against 1 for the answers
 
 
 def encode(tokenizer, text):
     return tokenizer.encode(text, add_special_tokens=False).ids
+
+
+def last_index(items, item):
+    return len(items) - 1 - items[::-1].index(item)
 
 
 def turn(role, text):
@@ -73,6 +81,8 @@ class TreeMaker:
         words = demo_stories.NAMES + demo_stories.PLACES + demo_stories.THINGS
         self.word_ids = {word: tokenizer.token_to_id("Ġ" + word) for word in words}
         self.entities = set(self.word_ids.values())
+        self.compare = self.lists = True
+        self.comma = tokenizer.token_to_id(",")
 
     def encode(self, text):
         return encode(self.tokenizer, text)
@@ -146,6 +156,8 @@ class TreeMaker:
                 question, thinking, answer = "Thank you.", "Thanks.", demo_stories.THANKS
                 kind = "chat"
             context += question
+        if not self.compare:
+            thinking = thinking.replace(", yes", "")
         given, target = reply(thinking, demo_stories.plain(answer) if think else answer, think)
         return ((kind, think), self.encode(f"{context}<|im_end|>\n{given}"),
                 *self.encode_marked(target))
@@ -179,7 +191,24 @@ class TreeMaker:
                 batch.weights[b, first:at + size] = 1.0
                 owner[b, row, used[row]:used[row] + size] = number
                 batch.spans.append((key, b, first, at + size))
-                hints += [(first + i, facts[whose], whose) for i, whose in marks if whose in facts]
+                for i, mark in marks:
+                    mark, listed, after = mark.partition(">")
+                    whose, compared, asked = mark.partition("=")
+                    if listed and self.lists:
+                        # Two tokens ask for it: the one that ends the line or not, and the one
+                        # before the next item: the full stop of a line, or "The" for a thing.
+                        told = prefix.index(self.word_ids[after]) if after else 0
+                        counted = 2 * (target[i + 1] == self.comma)
+                        batch.lists.append((b, first + i + counted, told))
+                        if after:
+                            more = counted + 1 + (after in world.things)
+                            batch.lists.append((b, first + i + more, told))
+                    if whose in facts:
+                        hints.append((first + i, facts[whose], whose))
+                    if compared and self.compare:
+                        batch.weights[b, first + i + 1] = MATCH_WEIGHT
+                        named = (at + last_index(context, self.word_ids[asked])) if asked else 0
+                        batch.matches.append((b, first + i, named))
                 used[row] += size
                 number += 1
             batch.hints += [(b, at - 1, told, self.word_ids[whose]) for at, told, whose in hints]
@@ -191,13 +220,18 @@ class TreeMaker:
 @dataclass
 class Batch:
     """`spans`: (branch key, row, first, last + 1) of each answer; `hints`: (row, token from which
-    a word is predicted, token that told it, id of the name or thing whose fact it is)."""
+    a word is predicted, token that told it, id of the name or thing whose fact it is);
+    `matches`: (row, token of a word in the thinking, the same word's token in the question, or 0
+    if the question named another); `lists`: (row, token after which a list goes on or ends, the
+    next item's first token in the story, or 0 at the end)."""
 
     ids: torch.Tensor
     positions: torch.Tensor
     weights: torch.Tensor
     spans: list = field(default_factory=list)
     hints: list = field(default_factory=list)
+    matches: list = field(default_factory=list)
+    lists: list = field(default_factory=list)
     length: torch.Tensor = None
     layout: demo_model.Layout = None
 
@@ -264,17 +298,17 @@ class Trainer:
         part.replace(self.path)
 
     def hint_loss(self, batch, stream, queries, keys):
-        """The auxiliary loss, and the share of hints whose token the head looks at most.
+        """The auxiliary loss of looking facts up, and the share of hints where the head is right.
 
         Left to itself a small model finds out late that it must bind a place to a person and look
-        that pair up. So one head is shown which token to look at, and the stream before it is
+        that pair up. So head 0 is shown which token to look at, and the stream before it is
         asked, at both ends of the look, whose fact it is. Nothing of this is in the checkpoint.
         """
         if not batch.hints:
             return torch.zeros(()), 1.0
         rows, at, told, whose = torch.tensor(batch.hints).unbind(1)
         story = batch.layout.story
-        scores = (queries @ keys[:, :story].mT)[rows, at].float() * demo_model.CONFIG["head_dim"]**-0.5
+        scores = (queries[:, :, 0] @ keys[:, :story, 0].mT)[rows, at].float() * SCALE
         seen = torch.arange(story) < torch.minimum(batch.length[rows], at + 1)[:, None]
         scores = scores.masked_fill(~seen, -torch.inf)
         loss = F.cross_entropy(scores, told)
@@ -284,9 +318,37 @@ class Trainer:
             loss = loss + 0.5 * F.cross_entropy(x @ self.model.embed.T, whose)
         return loss, (scores.argmax(-1) == told).float().mean().item()
 
+    def list_loss(self, batch, queries, keys):
+        """The auxiliary loss of head 1, which looks at the next item of a list."""
+        if not batch.lists:
+            return torch.zeros(()), 1.0
+        rows, at, told = torch.tensor(batch.lists).unbind(1)
+        story = batch.layout.story
+        scores = (queries[:, :, 1] @ keys[:, :story, 0].mT)[rows, at].float() * SCALE
+        scores = scores.masked_fill(torch.arange(story) >= batch.length[rows, None], -torch.inf)
+        return F.cross_entropy(scores, told), (scores.argmax(-1) == told).float().mean().item()
+
+    def match_loss(self, batch, queries, keys):
+        """The auxiliary loss of the last head, which compares a word of the thinking with the
+        question: it is to look at the same word there, or else at the first token of all."""
+        if not batch.matches:
+            return torch.zeros(()), 1.0
+        b, at, named = torch.tensor(batch.matches).unbind(1)
+        layout = batch.layout
+        row, column = (at - layout.story) // layout.width, (at - layout.story) % layout.width
+        begin = layout.story + row * layout.width
+        own = begin[:, None] + torch.arange(layout.width)
+        seen = torch.cat([torch.arange(layout.story).expand(len(b), -1), own], 1)
+        scores = (keys[:, :, -1][b[:, None], seen] @ queries[b, at, -1].unsqueeze(-1)).squeeze(-1)
+        scores = scores.float() * SCALE + layout.mask[b, 0, row, 0, column].float()
+        wanted = torch.where(named > 0, named - begin + layout.story, 0)
+        return F.cross_entropy(scores, wanted), (scores.argmax(-1) == wanted).float().mean().item()
+
     def step(self):
         """One optimiser step; returns (loss, {branch key: [right, asked]}, hints found, tokens)."""
         rng = random.Random(f"{self.args.seed}/{self.step_index}")
+        self.maker.compare = self.step_index >= COMPARE_FROM
+        self.maker.lists = self.step_index >= LISTS_FROM
         batch = self.maker.batch(rng, stage_shape(rng, self.step_index))
         hidden, *inner = self.forward(batch.ids, batch.positions, batch.layout)
         # The logits at t - 1 predict the token at t; a branch's first target follows its context.
@@ -297,7 +359,9 @@ class Trainer:
         scale = batch.weights[:, 1:][where]
         loss = (losses * scale).sum() / scale.sum()
         hint_loss, found = self.hint_loss(batch, *inner)
-        (loss + HINT_WEIGHT * hint_loss).backward()
+        match_loss, matched = self.match_loss(batch, *inner[1:])
+        list_loss, listed = self.list_loss(batch, *inner[1:])
+        (loss + HINT_WEIGHT * (hint_loss + match_loss + list_loss)).backward()
         rate = rate_at(self.step_index, self.args.steps, self.args.decay_from)
         for group in self.adam.param_groups:
             group["lr"] = group["base"] * rate
@@ -313,7 +377,7 @@ class Trainer:
             entry = score.setdefault(key, [0, 0])
             entry[0] += bool(right[b, first:last].all())
             entry[1] += 1
-        return loss.item(), score, found, batch.ids.numel()
+        return loss.item(), score, (found, matched, listed), batch.ids.numel()
 
 
 class Threads:
@@ -353,7 +417,7 @@ def train(args):
                              for (kind, think), (right, asked) in sorted(total.items()))
             now = time.strftime("%H:%M:%S")
             log.write(f"{now} step {trainer.step_index} loss {sum(losses) / len(losses):.4f} "
-                      f"found {sum(founds) / len(founds):.2f} "
+                      f"found/matched/listed {' '.join(f'{sum(x) / len(x):.2f}' for x in zip(*founds))} "
                       f"{tokens / (time.time() - start):.0f} tok/s {torch.get_num_threads()}t {kinds}\n")
             total, losses, founds, tokens, start = {}, [], [], 0, time.time()
         if trainer.step_index % 100 == 0:
