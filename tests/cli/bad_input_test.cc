@@ -145,7 +145,7 @@ TEST(BadInput, Prompts) {
   expect_refusal({"detokenize", kDemo, "--jsonl"}, 1, {"line 1"}, "{\"ids\": [1, \"a\"]}\n");
   expect_refusal({"template", kDemo, "--jsonl"}, 1, {"line 1", "messages"}, "{\"tools\": []}\n");
   expect_refusal({"template", kDemo, "--jsonl"}, 1, {"line 1"},
-                 "{\"messages\": [{\"role\": 3}]}\n");
+                 "{\"messages\": [{\"role\": \"user\", \"content\": 3}]}\n");
 }
 
 TEST(BadInput, OutputFiles) {

@@ -28,8 +28,8 @@ INSTANTIATE_TEST_SUITE_P(Golden, VerifyReference,
                          testing::Values("tied-gqa-bf16", "wide-heads-sharded-f16", "odd-mha-f32",
                                          "head128-long-bf16", "deep-bf16", "one-token-bf16",
                                          "yarn-bf16", "bias-f32"),
-                         [](const auto& info) {
-                           std::string name = info.param;
+                         [](const auto& test) {
+                           std::string name = test.param;
                            for (char& c : name) c = c == '-' ? '_' : c;
                            return name;
                          });

@@ -59,8 +59,8 @@ INSTANTIATE_TEST_SUITE_P(Golden, OracleTest,
                          testing::Values("tied-gqa-bf16", "wide-heads-sharded-f16", "odd-mha-f32",
                                          "head128-long-bf16", "deep-bf16", "one-token-bf16",
                                          "yarn-bf16", "bias-f32"),
-                         [](const auto& info) {
-                           std::string name = info.param;
+                         [](const auto& test) {
+                           std::string name = test.param;
                            std::replace(name.begin(), name.end(), '-', '_');
                            return name;
                          });
