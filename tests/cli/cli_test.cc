@@ -113,7 +113,7 @@ TEST(Cli, TextThereAndBack) {
   EXPECT_EQ(first["decoded"], "a b");
   EXPECT_EQ(
       run_rill({"detokenize", kDemo, "--jsonl"}, "{\"ids\": " + first["ids"].dump() + "}\n").out,
-      "{\"text\":\"a b\"}\n");
+      "{\"text\": \"a b\"}\n");
   EXPECT_EQ(run_rill({"template", kDemo, "Hi", "--system", "S", "--think", "off"}).out,
             "<|im_start|>system\nS<|im_end|>\n<|im_start|>user\nHi<|im_end|>\n"
             "<|im_start|>assistant\n<think>\n\n</think>\n\n");
