@@ -287,8 +287,8 @@ def where_line(world, thing, compare=""):
     """One line of thinking: where a thing is, by holder or by place."""
     owner = world.holder[thing]
     if owner:
-        return f"The {thing} is [with] [{owner}~{thing}{compare}]"
-    return f"The {thing} is [in] the [{world.lies[thing]}~{thing}{compare}]"
+        return f"The {thing} is [with~{thing}] [{owner}~{thing}{compare}]"
+    return f"The {thing} is [in~{thing}] the [{world.lies[thing]}~{thing}{compare}]"
 
 
 def ask_where_person(rng, world):

@@ -39,10 +39,11 @@ SHAPES = {"still": (112, 4, 128, 8), "96": (96, 4, 128, 8), "160": (160, 4, 128,
 # The curriculum: up to this step, these shapes with these weights.
 STAGES = [(300, {"still": 1}), (500, {"still": 1, "96": 1}), (800, {"96": 1, "160": 2}),
           (1200, {"96": 1, "160": 1, "288": 2}), (1700, {"96": 1, "160": 1, "288": 2, "544": 2}),
-          (10**9, {"96": 1, "160": 1, "288": 2, "544": 3, "1056": 2, "2080": 1})]
-STEPS, DECAY_FROM = 3400, 1700
+          (10**9, {"96": 1, "160": 1, "288": 2, "544": 3, "1056": 1, "2080": 1})]
+STEPS, DECAY_FROM = 3200, 1700
 COMPARE_FROM = 1100  # from this step, thinking also says ", yes", and comparing is shown
 LISTS_FROM = 1400  # from this step, going through a list is shown
+HELD_FROM = 1600  # from this step, where to see whether a thing is held is shown
 HINT_WEIGHT = 0.3  # of the auxiliary losses
 MATCH_WEIGHT = 3.0  # of the mark after a word that was, or was not, the one asked about
 SCALE = demo_model.CONFIG["head_dim"] ** -0.5
@@ -81,7 +82,8 @@ class TreeMaker:
         words = demo_stories.NAMES + demo_stories.PLACES + demo_stories.THINGS
         self.word_ids = {word: tokenizer.token_to_id("Ġ" + word) for word in words}
         self.entities = set(self.word_ids.values())
-        self.compare = self.lists = True
+        self.compare = self.lists = self.held = True
+        self.with_or_in = {tokenizer.token_to_id("Ġwith"), tokenizer.token_to_id("Ġin")}
         self.comma = tokenizer.token_to_id(",")
 
     def encode(self, text):
@@ -97,6 +99,9 @@ class TreeMaker:
             at = mark.end()
         return ids + self.encode(text[at:]), marks
 
+    def hinted(self, token):
+        return self.held or token not in self.with_or_in
+
     def story(self, world, start):
         """(ids, weights, hints, facts) of a story that begins at token `start`, its last mark cut.
 
@@ -111,7 +116,7 @@ class TreeMaker:
             piece_weights = [0.0] * len(piece)
             for index, whose in marks:
                 piece_weights[index] = STORY_WEIGHT
-                if whose in facts:
+                if whose in facts and self.hinted(piece[index]):
                     hints.append((start + len(ids) + index, facts[whose], whose))
             if key:
                 last = max(j for j, token in enumerate(piece) if token in self.entities)
@@ -203,7 +208,7 @@ class TreeMaker:
                         if after:
                             more = counted + 1 + (after in world.things)
                             batch.lists.append((b, first + i + more, told))
-                    if whose in facts:
+                    if whose in facts and self.hinted(target[i]):
                         hints.append((first + i, facts[whose], whose))
                     if compared and self.compare:
                         batch.weights[b, first + i + 1] = MATCH_WEIGHT
@@ -349,6 +354,7 @@ class Trainer:
         rng = random.Random(f"{self.args.seed}/{self.step_index}")
         self.maker.compare = self.step_index >= COMPARE_FROM
         self.maker.lists = self.step_index >= LISTS_FROM
+        self.maker.held = self.step_index >= HELD_FROM
         batch = self.maker.batch(rng, stage_shape(rng, self.step_index))
         hidden, *inner = self.forward(batch.ids, batch.positions, batch.layout)
         # The logits at t - 1 predict the token at t; a branch's first target follows its context.
