@@ -5,7 +5,9 @@
 #   tools/demo-accuracy.sh [options of rill accuracy, for instance --limit 100]
 set -eu
 cd "$(dirname "$0")/.."
-questions=models/rill-demo/held-out.jsonl
+questions=$(mktemp)
+trap 'rm -f "$questions"' EXIT
+xz -dc models/rill-demo/held-out.jsonl.xz >"$questions"
 for arithmetic in "bf16 streaming" "bf16 standard" "int8 streaming" "int4 streaming"; do
   read -r weights attention <<<"$arithmetic"
   echo "== --weights $weights --attention $attention"

@@ -4,11 +4,10 @@
 import json
 import lzma
 import random
-from pathlib import Path
 
 import demo_stories
 
-# Largest prompt in tokens -> questions in the fixed file; four share a story.
+# Largest prompt in tokens -> questions; four share a story, each is asked in both modes.
 COUNTS = {128: 64, 256: 64, 512: 72, 1024: 40, 2048: 40, 4096: 40}
 
 
@@ -26,8 +25,9 @@ def conversation(rng, world):
     return kind, [{"role": "user", "content": story + gap + question}], answer
 
 
-def items(tokenizer, seed, counts, thinking=True):
-    """Yields the objects of the evaluation file. `tokenizer` has the chat template."""
+def items(tokenizer, seed, counts):
+    """Yields the objects of the file. `tokenizer` has the chat template; lengths are in its tokens
+    and include the template."""
     for bucket, count in counts.items():
         made, number = 0, 0
         while made < count:
@@ -42,55 +42,65 @@ def items(tokenizer, seed, counts, thinking=True):
                 continue
             made += len(group)
             for kind, messages, answer in group:
-                yield {"messages": messages, "answer": answer, "enable_thinking": thinking,
-                       "kind": kind, "length_bucket": bucket}
+                for thinking in (True, False):
+                    yield {"messages": messages, "answer": answer, "enable_thinking": thinking,
+                           "kind": kind, "length_bucket": bucket}
 
 
-def write(path, model, seed, counts, thinking):
+def write(path, model, seed, counts):
     """Writes the file, compressed if its name ends in .xz."""
     from transformers import AutoTokenizer
     tokenizer = AutoTokenizer.from_pretrained(model)
     opener = lzma.open if str(path).endswith(".xz") else open
     with opener(path, "wt", encoding="utf-8") as out:
-        for item in items(tokenizer, seed, counts, thinking):
+        for item in items(tokenizer, seed, counts):
             out.write(json.dumps(item) + "\n")
 
 
-def evaluate(path, model, threads, thinking=None, batch=8):
-    """Greedy answers in bfloat16; prints the score by length and by kind."""
+def read(path):
+    opener = lzma.open if str(path).endswith(".xz") else open
+    with opener(path, "rt", encoding="utf-8") as lines:
+        return [json.loads(line) for line in lines]
+
+
+def answers(model, questions, threads, batch=8):
+    """Greedy answers in bfloat16, thinking included, in the order of the questions."""
     import torch
     from transformers import AutoModelForCausalLM, AutoTokenizer
     torch.set_num_threads(threads)
     tokenizer = AutoTokenizer.from_pretrained(model)
     tokenizer.padding_side = "left"
     network = AutoModelForCausalLM.from_pretrained(model, dtype=torch.bfloat16)
-    opener = lzma.open if str(path).endswith(".xz") else open
-    with opener(path, "rt", encoding="utf-8") as lines:
-        questions = [json.loads(line) for line in lines]
-    score, wrong = {}, []
     for first in range(0, len(questions), batch):
-        group = questions[first:first + batch]
         prompts = [tokenizer.apply_chat_template(
             q["messages"], add_generation_prompt=True, tokenize=False,
-            enable_thinking=q["enable_thinking"] if thinking is None else thinking) for q in group]
+            enable_thinking=q["enable_thinking"]) for q in questions[first:first + batch]]
         inputs = tokenizer(prompts, return_tensors="pt", padding=True, add_special_tokens=False)
         with torch.inference_mode():
             out = network.generate(**inputs, max_new_tokens=160, do_sample=False)
-        for question, ids in zip(group, out[:, inputs["input_ids"].shape[1]:]):
-            text = tokenizer.decode(ids, skip_special_tokens=True)
-            right = text.split("</think>")[-1].strip() == question["answer"]
-            if not right:
-                wrong.append((question["length_bucket"], question["kind"], question["answer"], text))
-            for key in (question["length_bucket"], question["kind"]):
-                entry = score.setdefault(key, [0, 0])
-                entry[0] += right
-                entry[1] += 1
-    for key, (right, asked) in sorted(score.items(), key=str):
-        print(f"{key!s:>12}  {right:4} of {asked:4}  {100 * right / asked:5.1f} %")
-    short = [score[b] for b in (128, 256, 512) if b in score]
-    if short:
-        right, asked = (sum(x) for x in zip(*short))
-        print(f"{'up to 512':>12}  {right:4} of {asked:4}  {100 * right / asked:5.1f} %")
-    for entry in wrong[:30]:
-        print("wrong:", *entry, sep=" | ")
-    return score
+        for ids in out[:, inputs["input_ids"].shape[1]:]:
+            yield tokenizer.decode(ids, skip_special_tokens=True)
+
+
+def evaluate(path, model, threads, show):
+    """Prints the scores by length and by kind, with and without thinking, and `show` mistakes."""
+    questions = read(path)
+    questions.sort(key=lambda q: (not q["enable_thinking"], q["length_bucket"]))
+    score, wrong = {}, []
+    for question, text in zip(questions, answers(model, questions, threads)):
+        right = text.split("</think>")[-1].strip() == question["answer"]
+        if not right:
+            wrong.append((question["length_bucket"], question["kind"], question["answer"], text))
+        groups = [question["length_bucket"], question["kind"]]
+        if question["length_bucket"] <= 512:
+            groups.append("up to 512")
+        for group in groups:
+            entry = score.setdefault(group, [[0, 0], [0, 0]])[not question["enable_thinking"]]
+            entry[0] += right
+            entry[1] += 1
+    print(f"{'':>12}  {'thinking':>20}  {'without':>20}")
+    for group in sorted(score, key=lambda g: (isinstance(g, str), g)):
+        cells = [f"{r:4}/{n:<4} {100 * r / max(n, 1):5.1f} %" for r, n in score[group]]
+        print(f"{group!s:>12}  {cells[0]:>20}  {cells[1]:>20}")
+    for entry in wrong[:show]:
+        print("wrong:", *(str(x).replace("\n", " ") for x in entry), sep=" | ")

@@ -469,8 +469,7 @@ def main():
     parser.add_argument("--count", type=int, help="questions per length (default: a fixed mix)")
     parser.add_argument("--evaluate", metavar="FILE", help="answer such a file with Transformers")
     parser.add_argument("--model", default=str(MODEL), help="the folder that --evaluate tests")
-    parser.add_argument("--no-thinking", dest="thinking", action="store_false",
-                        help="with --write-eval or --evaluate: answer without thinking first")
+    parser.add_argument("--show", type=int, default=0, help="print so many wrong answers")
     args = parser.parse_args()
     if args.make_tokenizer:
         make_tokenizer(args)
@@ -478,10 +477,9 @@ def main():
         export(Trainer(args).model)
     elif args.write_eval:
         counts = {b: args.count or n for b, n in demo_eval.COUNTS.items()}
-        demo_eval.write(args.write_eval, MODEL, args.seed, counts, args.thinking)
+        demo_eval.write(args.write_eval, MODEL, args.seed, counts)
     elif args.evaluate:
-        demo_eval.evaluate(args.evaluate, args.model, args.threads,
-                           None if args.thinking else False)
+        demo_eval.evaluate(args.evaluate, args.model, args.threads, args.show)
     else:
         train(args)
 
