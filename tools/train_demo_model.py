@@ -43,6 +43,7 @@ STAGES = [(300, {"still": 1}), (500, {"still": 1, "96": 1}), (800, {"96": 1, "16
 STEPS, DECAY_FROM = 3200, 1700
 COMPARE_FROM = 1100  # from this step, thinking also says ", yes", and comparing is shown
 LISTS_FROM = 1400  # from this step, going through a list is shown
+ANSWER_FROM = 2200  # from this step, the token that told a fact is asked for the answer
 HELD_FROM = 1600  # from this step, where to see whether a thing is held is shown
 HINT_WEIGHT = 0.3  # of the auxiliary losses
 MATCH_WEIGHT = 3.0  # of the mark after a word that was, or was not, the one asked about
@@ -82,6 +83,7 @@ class TreeMaker:
         words = demo_stories.NAMES + demo_stories.PLACES + demo_stories.THINGS
         self.word_ids = {word: tokenizer.token_to_id("Ġ" + word) for word in words}
         self.entities = set(self.word_ids.values())
+        self.entity_ids = torch.tensor(sorted(self.entities))
         self.compare = self.lists = self.held = True
         self.with_or_in = {tokenizer.token_to_id("Ġwith"), tokenizer.token_to_id("Ġin")}
         self.comma = tokenizer.token_to_id(",")
@@ -275,6 +277,9 @@ class Trainer:
         norms = [p for p in layers if p.dim() == 1] + [self.model.norm]
         hidden = demo_model.CONFIG["hidden_size"]
         self.probes = [nn.Parameter(torch.eye(hidden)) for _ in range(2)]
+        self.answer_probe = nn.Parameter(torch.eye(hidden))
+        self.answer_adam = torch.optim.AdamW([self.answer_probe], betas=(0.9, 0.95),
+                                             weight_decay=0.0)
         self.adam = torch.optim.AdamW([{"params": [self.model.embed], "base": ADAM_RATE},
                                        {"params": self.probes, "base": ADAM_RATE},
                                        {"params": norms, "base": NORM_RATE}],
@@ -288,8 +293,10 @@ class Trainer:
     def restore(self):
         state = torch.load(self.path, weights_only=True)
         self.model.load_state_dict(state["model"])
-        for probe, saved in zip(self.probes, state["probes"]):
+        for probe, saved in zip([*self.probes, self.answer_probe], state["probes"]):
             probe.data.copy_(saved)
+        if "answer_adam" in state:
+            self.answer_adam.load_state_dict(state["answer_adam"])
         self.adam.load_state_dict(state["adam"])
         for shape, buffer in state["muon"].items():
             self.muon.buffers[shape].copy_(buffer)
@@ -299,7 +306,8 @@ class Trainer:
         part = self.path.with_suffix(".part")
         torch.save({"model": self.model.state_dict(), "adam": self.adam.state_dict(),
                     "muon": self.muon.buffers, "step": self.step_index,
-                    "probes": [probe.detach() for probe in self.probes]}, part)
+                    "answer_adam": self.answer_adam.state_dict(),
+                    "probes": [p.detach() for p in [*self.probes, self.answer_probe]]}, part)
         part.replace(self.path)
 
     def hint_loss(self, batch, stream, queries, keys):
@@ -321,6 +329,13 @@ class Trainer:
             x = stream[rows, where].float()
             x = F.rms_norm(x, (x.shape[-1],)) @ probe
             loss = loss + 0.5 * F.cross_entropy(x @ self.model.embed.T, whose)
+        if self.step_index >= ANSWER_FROM:
+            # The token that is looked at is asked for the answer too: who took it, or where it is.
+            answer = batch.ids[rows, at + 1]
+            known = torch.isin(answer, self.maker.entity_ids)
+            x = stream[rows[known], told[known]].float()
+            x = F.rms_norm(x, (x.shape[-1],)) @ self.answer_probe
+            loss = loss + F.cross_entropy(x @ self.model.embed.T, answer[known])
         return loss, (scores.argmax(-1) == told).float().mean().item()
 
     def list_loss(self, batch, queries, keys):
@@ -373,6 +388,9 @@ class Trainer:
             group["lr"] = group["base"] * rate
         self.adam.step()
         self.adam.zero_grad()
+        self.answer_adam.param_groups[0]["lr"] = ADAM_RATE * rate
+        self.answer_adam.step()
+        self.answer_adam.zero_grad()
         self.muon.step(MUON_RATE * rate)
         self.model.zero_grad()
         self.step_index += 1
