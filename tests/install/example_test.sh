@@ -3,7 +3,7 @@
 # Installs the build into an empty folder and builds and runs the example against that copy.
 #   example_test.sh SOURCE BUILD COMPILER SANITIZERS
 set -eu
-source=$1 build=$2 compiler=$3 sanitizers=$4
+source=$1 build=$2 compiler=$3 sanitizers=${4:-}
 work=$(mktemp -d)
 trap 'rm -rf "$work"' EXIT
 
