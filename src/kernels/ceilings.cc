@@ -8,6 +8,7 @@
 #include <chrono>
 #include <cstdint>
 #include <cstring>
+#include <limits>
 
 #include "base/buffer.h"
 #include "base/topology.h"
@@ -20,18 +21,25 @@ double now() {
   return std::chrono::duration<double>(Clock::now().time_since_epoch()).count();
 }
 
-/// Seconds that `body(worker)` takes on all threads, from a barrier to a barrier.
+/// Seconds that `body(worker)` takes on all threads: from the first start to the last end. One
+/// thread's clock would not do: it may lose its core between the barrier and the clock while the
+/// others work on, and the best of several rounds would pick just that round.
 template <class Body>
 double timed(Team& team, const Body& body) {
-  double start = 0, end = 0;
+  std::atomic<double> start{std::numeric_limits<double>::infinity()}, end{0};
   team.run([&](Worker& worker) {
     worker.barrier();
-    if (worker.first()) start = now();
+    const double mine = now();
+    double earliest = start.load();
+    while (mine < earliest && !start.compare_exchange_weak(earliest, mine)) {
+    }
     body(worker);
-    worker.barrier();
-    if (worker.first()) end = now();
+    const double done = now();
+    double latest = end.load();
+    while (done > latest && !end.compare_exchange_weak(latest, done)) {
+    }
   });
-  return std::max(end - start, 1e-9);
+  return std::max(end.load() - start.load(), 1e-9);
 }
 
 /// A loop of one instruction, and the operations (a multiplication and an addition are two) that
