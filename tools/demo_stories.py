@@ -143,12 +143,14 @@ class World:
     lies: dict = field(default_factory=dict)     # thing -> place, where holder is None
     sentences: list = field(default_factory=list)
     keys: list = field(default_factory=list)     # per sentence: whose fact it tells, or None
+    values: list = field(default_factory=list)   # per sentence: the fact, a place or a holder
     quiet: set = field(default_factory=set)      # people and things that no longer change
     words: int = 0
 
     def tell(self, text, key=None):
         self.sentences.append(text)
         self.keys.append(key)
+        self.values.append(self.at.get(key) or self.holder.get(key) or self.lies.get(key))
         self.words += text.count(" ") + text.count(",") + 2
 
     def place_of(self, thing):

@@ -40,10 +40,11 @@ SHAPES = {"still": (112, 4, 128, 8), "96": (96, 4, 128, 8), "160": (160, 4, 128,
 STAGES = [(300, {"still": 1}), (500, {"still": 1, "96": 1}), (800, {"96": 1, "160": 2}),
           (1200, {"96": 1, "160": 1, "288": 2}), (1700, {"96": 1, "160": 1, "288": 2, "544": 2}),
           (10**9, {"96": 1, "160": 1, "288": 2, "544": 3, "1056": 1, "2080": 1})]
-STEPS, DECAY_FROM = 3200, 1700
+RATES = [(-1, 0), (49, 1), (1700, 1), (2500, 0.4667), (2750, 0.4667), (3250, 0)]
 COMPARE_FROM = 1100  # from this step, thinking also says ", yes", and comparing is shown
 LISTS_FROM = 1400  # from this step, going through a list is shown
 ANSWER_FROM = 2200  # from this step, the token that told a fact is asked for the answer
+TELLINGS_FROM = 2500  # from this step, every token that tells a fact is, asked about or not
 HELD_FROM = 1600  # from this step, where to see whether a thing is held is shown
 HINT_WEIGHT = 0.3  # of the auxiliary losses
 MATCH_WEIGHT = 3.0  # of the mark after a word that was, or was not, the one asked about
@@ -83,6 +84,7 @@ class TreeMaker:
         words = demo_stories.NAMES + demo_stories.PLACES + demo_stories.THINGS
         self.word_ids = {word: tokenizer.token_to_id("Ġ" + word) for word in words}
         self.entities = set(self.word_ids.values())
+        self.name_ids = torch.tensor([self.word_ids[name] for name in demo_stories.NAMES])
         self.entity_ids = torch.tensor(sorted(self.entities))
         self.compare = self.lists = self.held = True
         self.with_or_in = {tokenizer.token_to_id("Ġwith"), tokenizer.token_to_id("Ġin")}
@@ -105,13 +107,14 @@ class TreeMaker:
         return self.held or token not in self.with_or_in
 
     def story(self, world, start):
-        """(ids, weights, hints, facts) of a story that begins at token `start`, its last mark cut.
+        """(ids, weights, hints, facts, tellings) of a story from token `start`, its last mark cut.
 
         A hint is (index of a word to predict, index of the token that told the fact, whose fact);
         `facts` maps each person and thing to the token that told its last fact: the last name,
-        place or thing of the sentence, where all of it is known.
+        place or thing of the sentence, where all of it is known. `tellings` lists all such
+        tokens, each with the id of its fact.
         """
-        ids, weights, hints, facts = [], [], [], {}
+        ids, weights, hints, facts, tellings = [], [], [], {}, []
         for i, (sentence, key) in enumerate(zip(world.sentences, world.keys)):
             text = " " * (i > 0) + sentence
             piece, marks = self.encode_marked(text[:-1] if i + 1 == len(world.sentences) else text)
@@ -123,27 +126,28 @@ class TreeMaker:
             if key:
                 last = max(j for j, token in enumerate(piece) if token in self.entities)
                 facts[key] = start + len(ids) + last
+                tellings.append((facts[key], self.word_ids[world.values[i]]))
             ids += piece
             weights += piece_weights
-        return ids, weights, hints, facts
+        return ids, weights, hints, facts, tellings
 
     def prefix(self, rng, size, still):
-        """(world or None, ids, weights, hints, facts) of what all branches of one tree share."""
+        """(world or None, ids, weights, hints, facts, tellings) of what a tree's branches share."""
         system = ""
         if rng.random() < 0.15:
             system = turn("system", rng.choice(demo_stories.SYSTEMS))
         head = self.encode(system + "<|im_start|>user\n")
         if rng.random() < 0.04:
-            return None, head, [0.0] * len(head), [], {}
+            return None, head, [0.0] * len(head), [], {}, []
         budget = size - len(head) - 24
         target = budget if rng.random() < 0.4 else rng.randint(budget // 2, budget)
         recap_rate = rng.choice([0.0, 0.2, 0.4])
         while True:
             world = (demo_stories.make_still(rng) if still else
                      demo_stories.make_story(rng, target, recap_rate=recap_rate))
-            ids, weights, hints, facts = self.story(world, len(head))
+            ids, weights, *rest = self.story(world, len(head))
             if len(head) + len(ids) <= size:
-                return world, head + ids, [0.0] * len(head) + weights, hints, facts
+                return world, head + ids, [0.0] * len(head) + weights, *rest
             target -= 12
 
     def branch(self, rng, world):
@@ -178,7 +182,9 @@ class TreeMaker:
         owner = torch.full((count, rows, width), -1)
         length = torch.zeros(count, dtype=torch.long)
         for b in range(count):
-            world, prefix, weights, hints, facts = self.prefix(rng, story, shape == "still")
+            world, prefix, weights, hints, facts, tellings = self.prefix(
+                rng, story, shape == "still")
+            batch.tellings += [(b, at, value) for at, value in tellings]
             n = length[b] = len(prefix)
             batch.ids[b, :n], batch.positions[b, :n] = torch.tensor(prefix), torch.arange(n)
             batch.weights[b, :n] = torch.tensor(weights)
@@ -230,7 +236,8 @@ class Batch:
     a word is predicted, token that told it, id of the name or thing whose fact it is);
     `matches`: (row, token of a word in the thinking, the same word's token in the question, or 0
     if the question named another); `lists`: (row, token after which a list goes on or ends, the
-    next item's first token in the story, or 0 at the end)."""
+    next item's first token in the story, or 0 at the end); `tellings`: (row, token that told a
+    fact, id of the fact)."""
 
     ids: torch.Tensor
     positions: torch.Tensor
@@ -239,6 +246,7 @@ class Batch:
     hints: list = field(default_factory=list)
     matches: list = field(default_factory=list)
     lists: list = field(default_factory=list)
+    tellings: list = field(default_factory=list)
     length: torch.Tensor = None
     layout: demo_model.Layout = None
 
@@ -258,11 +266,12 @@ def stage_shape(rng, step_index):
     return rng.choices(list(shapes), list(shapes.values()))[0]
 
 
-def rate_at(step_index, steps, decay_from):
-    """Warm-up over 50 steps, constant, then linear to zero."""
-    if step_index >= decay_from:
-        return max(0.0, (steps - step_index) / (steps - decay_from))
-    return min(1.0, (step_index + 1) / 50)
+def rate_at(step_index):
+    """The factor of the learning rates, linear between the knots of RATES."""
+    for (first, low), (last, high) in zip(RATES, RATES[1:]):
+        if step_index < last:
+            return low + (high - low) * (step_index - first) / (last - first)
+    return RATES[-1][1]
 
 
 class Trainer:
@@ -333,10 +342,20 @@ class Trainer:
             # The token that is looked at is asked for the answer too: who took it, or where it is.
             answer = batch.ids[rows, at + 1]
             known = torch.isin(answer, self.maker.entity_ids)
-            x = stream[rows[known], told[known]].float()
-            x = F.rms_norm(x, (x.shape[-1],)) @ self.answer_probe
-            loss = loss + F.cross_entropy(x @ self.model.embed.T, answer[known])
+            loss = loss + self.answer_loss(stream, rows[known], told[known], answer[known]).mean()
+        if self.step_index >= TELLINGS_FROM:
+            row, at, value = torch.tensor(batch.tellings).unbind(1)
+            losses = self.answer_loss(stream, row, at, value)
+            named = torch.isin(value, self.maker.name_ids)
+            for group in (losses[named], losses[~named]):
+                loss = loss + (2 * group.mean() if len(group) else 0)
         return loss, (scores.argmax(-1) == told).float().mean().item()
+
+    def answer_loss(self, stream, rows, told, value):
+        """Whether the stream before the look has, at the token that told it, the fact itself."""
+        x = stream[rows, told].float()
+        x = F.rms_norm(x, (x.shape[-1],)) @ self.answer_probe
+        return F.cross_entropy(x @ self.model.embed.T, value, reduction="none")
 
     def list_loss(self, batch, queries, keys):
         """The auxiliary loss of head 1, which looks at the next item of a list."""
@@ -383,7 +402,7 @@ class Trainer:
         match_loss, matched = self.match_loss(batch, *inner[1:])
         list_loss, listed = self.list_loss(batch, *inner[1:])
         (loss + HINT_WEIGHT * (hint_loss + match_loss + list_loss)).backward()
-        rate = rate_at(self.step_index, self.args.steps, self.args.decay_from)
+        rate = rate_at(self.step_index)
         for group in self.adam.param_groups:
             group["lr"] = group["base"] * rate
         self.adam.step()
@@ -479,8 +498,7 @@ def main():
     parser.add_argument("--export", action="store_true", help="write the last checkpoint as a model")
     parser.add_argument("--work", default="demo-training", help="folder of checkpoints and log")
     parser.add_argument("--seed", type=int, default=1)
-    parser.add_argument("--steps", type=int, default=STEPS)
-    parser.add_argument("--decay-from", type=int, default=DECAY_FROM)
+    parser.add_argument("--steps", type=int, default=RATES[-1][0])
     parser.add_argument("--threads", type=int, default=2)
     parser.add_argument("--no-compile", dest="compile", action="store_false")
     parser.add_argument("--write-eval", metavar="FILE", help="held-out questions, one JSON a line")
