@@ -2,7 +2,7 @@
 # SPDX-License-Identifier: Apache-2.0
 # `make demo`: the built-in model answers a question about a story that it was not trained on, with
 # both attentions. Exit status 1 if their answers differ.
-set -eu
+set -eu -o pipefail
 cd "$(dirname "$0")/.."
 rill=build/bin/rill
 model=models/rill-demo
@@ -23,17 +23,22 @@ fold -s -w 96 <<<"$story"
 echo
 echo "${bold}$question${plain}"
 echo
-echo "${bold}Streaming attention answers:${plain}"
-answer=$(mktemp)
-trap 'rm -f "$answer"' EXIT
-"$rill" run "$model" "$story $question" --attention streaming | tee "$answer"
-streaming=$(cat "$answer")
-echo
-echo "${bold}Standard attention answers:${plain}"
-"$rill" run "$model" "$story $question" --attention standard | tee "$answer"
-standard=$(cat "$answer")
-echo
-if [ "$streaming" != "$standard" ]; then
+work=$(mktemp -d)
+trap 'rm -rf "$work"' EXIT
+# Standard error is shown behind the answer: through tee the two would mix.
+ask() { # ATTENTION
+  echo "${bold}With $1 attention:${plain}"
+  "$rill" run "$model" "$story $question" --attention "$1" 2>"$work/notes" | tee "$work/$1" || {
+    cat "$work/notes" >&2
+    exit 1
+  }
+  echo
+  cat "$work/notes"
+  echo
+}
+ask streaming
+ask standard
+if ! cmp -s "$work/streaming" "$work/standard"; then
   echo "The two attentions gave different answers; 'build/bin/rill verify $model' shows where they part" >&2
   exit 1
 fi
