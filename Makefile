@@ -6,6 +6,7 @@ CMAKE_ARGS ?=
 CTEST_ARGS ?=
 MODEL ?= models/rill-demo
 FUZZ_SECONDS ?= 60
+ASAN_TESTS ?=
 # make bench: what `rill bench` measures; make MODEL=FOLDER BENCH_ARGS=... for your own
 BENCH_ARGS ?= --shape qwen3-0.6b --weights bf16 -p 512 -n 32 -r 3
 
@@ -15,6 +16,8 @@ configure = cmake --preset $(1) --log-level=WARNING \
   $(if $(wildcard $(2)/CMakeCache.txt),,-G "$(GENERATOR)") $(CMAKE_ARGS)
 ctest = ctest --output-on-failure --no-tests=error -j $(JOBS) $(CTEST_ARGS)
 sources = find src include apps tests bench tools -name '*.cc' -o -name '*.h'
+
+space := $(subst ,, )
 
 .DEFAULT_GOAL := build
 .PHONY: build deps demo demo-accuracy test install bench clean help
@@ -54,10 +57,10 @@ debug: deps ## the tests in a debug build, with assertions
 	@cmake --build build-debug --parallel $(JOBS)
 	@$(ctest) --test-dir build-debug
 
-asan: deps ## the tests under AddressSanitizer and UndefinedBehaviorSanitizer
+asan: deps ## the tests under AddressSanitizer and UBSan (ASAN_TESTS="text_test ..." for some)
 	@$(call configure,asan,build-asan)
-	@cmake --build build-asan --parallel $(JOBS)
-	@$(ctest) --test-dir build-asan
+	@cmake --build build-asan --parallel $(JOBS) $(if $(ASAN_TESTS),--target $(ASAN_TESTS))
+	@$(ctest) --test-dir build-asan $(if $(ASAN_TESTS),-R '^($(subst $(space),|,$(strip $(ASAN_TESTS))))[.]')
 
 tsan: ## the threads' tests under ThreadSanitizer (clang, libomp, Archer)
 	@tools/install-deps.sh build tools
