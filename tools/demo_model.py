@@ -53,7 +53,7 @@ class Layout:
 
 
 def tree_attention(q, k, v, layout):
-    """Grouped-query attention over a Layout. q [batch, tokens, heads, dim], k and v with kv heads."""
+    """Grouped-query attention over a Layout. q [batch, tokens, heads, dim], k, v with kv heads."""
     batch, _, heads, dim = q.shape
     kv, story, rows, width = k.shape[2], layout.story, layout.rows, layout.width
     group = heads // kv
@@ -61,7 +61,8 @@ def tree_attention(q, k, v, layout):
     qs = q[:, :story].permute(0, 2, 3, 1, 4)                       # [batch, kv, group, story, dim]
     ks, vs = k[:, :story].transpose(1, 2), v[:, :story].transpose(1, 2)  # [batch, kv, story, dim]
     causal = torch.full((story, story), -torch.inf, dtype=q.dtype).triu(1)
-    scores = (qs.reshape(batch, kv, group * story, dim) @ ks.mT).view(batch, kv, group, story, story)
+    scores = qs.reshape(batch, kv, group * story, dim) @ ks.mT
+    scores = scores.view(batch, kv, group, story, story)
     weights = (scores + causal).softmax(-1).view(batch, kv, group * story, story)
     out_story = (weights @ vs).view(batch, kv, group, story, dim).permute(0, 3, 1, 2, 4)
 
@@ -106,7 +107,8 @@ class Layer(nn.Module):
         qkv = F.linear(h, torch.cat([self.q_proj, self.k_proj, self.v_proj]).to(h.dtype))
         qkv = qkv.view(batch, tokens, heads + 2 * kv_heads, CONFIG["head_dim"])
         q, k, v = qkv.split([heads, kv_heads, kv_heads], dim=2)
-        q, k = rotate(rms_norm(q, self.q_norm), cos, sin), rotate(rms_norm(k, self.k_norm), cos, sin)
+        q = rotate(rms_norm(q, self.q_norm), cos, sin)
+        k = rotate(rms_norm(k, self.k_norm), cos, sin)
         probe = q, k
         x = x + F.linear(tree_attention(q, k, v, layout), self.o_proj.to(h.dtype))
         h = rms_norm(x, self.post_attention_layernorm)
@@ -115,7 +117,7 @@ class Layer(nn.Module):
 
 
 def rotate(x, cos, sin):
-    """RoPE with rotated halves; x [batch, tokens, heads, dim], cos and sin [batch, tokens, 1, dim/2]."""
+    """RoPE, halves rotated. x [batch, tokens, heads, dim], cos, sin [batch, tokens, 1, dim/2]."""
     a, b = x.chunk(2, -1)
     return torch.cat([a * cos - b * sin, b * cos + a * sin], -1)
 
@@ -147,14 +149,23 @@ class Model(nn.Module):
     def logits(self, hidden):
         return F.linear(hidden, self.embed.to(hidden.dtype)).float()
 
-    def tensors(self):
-        """The parameters under Hugging Face's names, in bfloat16."""
+    def named(self):
+        """The parameters under Hugging Face's names."""
         named = {"model.embed_tokens.weight": self.embed, "model.norm.weight": self.norm}
         for index, layer in enumerate(self.layers):
             named |= {f"model.layers.{index}.{hf}": getattr(layer, name)
                       for name, hf in LAYER_NAMES.items()}
+        return named
+
+    def tensors(self):
+        """What the checkpoint holds: the parameters in bfloat16."""
         return {name: value.detach().to(torch.bfloat16).contiguous()
-                for name, value in named.items()}
+                for name, value in self.named().items()}
+
+    def load_tensors(self, tensors):
+        with torch.no_grad():
+            for name, value in self.named().items():
+                value.copy_(tensors[name])
 
 
 class Muon:

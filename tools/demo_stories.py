@@ -12,6 +12,7 @@ Training and held-out stories cannot meet: about one in twenty pairs (person, th
 
 import random
 import re
+import string
 import zlib
 from dataclasses import dataclass, field
 
@@ -98,16 +99,16 @@ WHAT = ("I can read a short story and say where people and things are, who has w
         "Tom?")
 OTHER = "I do not know. I only answer questions about short stories of people, things and places."
 THANKS = "You are welcome. Ask me about another story."
-CHAT = [(HELLO, ["Hello", "Hello!", "Hi", "Hi!", "Hey", "Hello there", "Good morning", "hello", "hi",
-                 "Good day!", "Hello, how are you?", "Hey there!", "Hello.", "Hi there!"]),
+CHAT = [(HELLO, ["Hello", "Hello!", "Hi", "Hi!", "Hey", "Hello there", "Good morning", "hello",
+                 "hi", "Good day!", "Hello, how are you?", "Hey there!", "Hello.", "Hi there!"]),
         (WHO, ["Who are you?", "What are you?", "What is your name?", "who are you?",
                "Tell me about yourself.", "Are you a language model?", "Who made you?",
                "Who are you", "What model are you?"]),
         (WHAT, ["What can you do?", "Help", "help", "How do I use this?", "What can I ask you?",
                 "How does this work?", "what can you do?", "What do you do?", "What should I type?",
                 "Can you help me?", "What can you do"]),
-        (THANKS, ["Thank you", "Thanks!", "Thank you!", "thanks", "Thanks a lot.", "Good bye", "Bye",
-                  "Goodbye!"])]
+        (THANKS, ["Thank you", "Thanks!", "Thank you!", "thanks", "Thanks a lot.", "Good bye",
+                  "Bye", "Goodbye!"])]
 OFF_TOPIC = ["What is the capital of {w}?", "Write a poem about {w}.", "Tell me a joke.",
              "How old is {w}?", "What is {w}?", "Explain {w} to me.", "Why is the sky blue?",
              "What is two plus two?", "Translate {w} into French.", "Who is the king of {w}?",
@@ -311,8 +312,9 @@ def ask_where_thing(rng, world):
     question = rng.choice(["Where is the {}?", "Where is the {} now?", "In which place is the {}?",
                            "Can you tell me where the {} is?"]).format(thing)
     thinking = where_line(world, thing) + "."
-    if world.holder[thing]:
-        thinking += f" {world.holder[thing]} is in the [{world.place_of(thing)}~{world.holder[thing]}]."
+    owner = world.holder[thing]
+    if owner:
+        thinking += f" {owner} is in the [{world.at[owner]}~{owner}]."
     return "where_thing", question, thinking, place_line(world, thing)
 
 
@@ -384,18 +386,21 @@ def ask_yes_no(rng, world):
     mark = compared(true_place, place)
     thinking = f"{person} is in the [{true_place}~{person}{mark}]{', yes' * (mark != '=')}."
     answer = "Yes" if place == true_place else "No"
-    return ("yes_no", rng.choice(["Is {} in the {}?", "Is {} in the {} now?"]).format(person, place),
-            thinking, f"{answer}, {person} is in the [{true_place}~{person}].")
+    question = rng.choice(["Is {} in the {}?", "Is {} in the {} now?"]).format(person, place)
+    return ("yes_no", question, thinking,
+            f"{answer}, {person} is in the [{true_place}~{person}].")
 
 
 def ask_absent(rng, world):
     if rng.random() < 0.5:
         name = rng.choice([n for n in NAMES if n not in world.people])
-        asked, told = rng.choice([("Where is {}?", "where {} is"), ("Where is {} now?", "where {} is"),
+        asked, told = rng.choice([("Where is {}?", "where {} is"),
+                                  ("Where is {} now?", "where {} is"),
                                   ("What does {} have?", "what {} has")])
     else:
         name = "the " + rng.choice([o for o in THINGS if o not in world.things])
-        asked, told = rng.choice([("Where is {}?", "where {} is"), ("Where is {} now?", "where {} is"),
+        asked, told = rng.choice([("Where is {}?", "where {} is"),
+                                  ("Where is {} now?", "where {} is"),
                                   ("Who has {}?", "who has {}")])
     thinking = f"{name[0].upper()}{name[1:]} is not in the story."
     return "absent", asked.format(name), thinking, f"The story does not say {told.format(name)}."
@@ -422,8 +427,9 @@ def small_talk(rng):
         return ask_absent(rng, World([], [], []))
     text = rng.choice(OFF_TOPIC)
     while "{w}" in text:
-        letters = "".join(rng.choice("abcdefghijklmnopqrstuvwxyz") for _ in range(rng.randint(2, 9)))
+        letters = "".join(rng.choice(string.ascii_lowercase) for _ in range(rng.randint(2, 9)))
         word = rng.choice([letters, letters.capitalize(), rng.choice(THINGS), rng.choice(PLACES),
-                           rng.choice(NAMES), rng.choice("cats dogs France China music the sea".split())])
+                           rng.choice(NAMES),
+                           rng.choice("cats dogs France China music the sea".split())])
         text = text.replace("{w}", word, 1)
     return "chat", text, "There is no story here.", OTHER

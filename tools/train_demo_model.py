@@ -5,10 +5,12 @@
     python3 tools/train_demo_model.py --work /somewhere/with/space
     python3 tools/train_demo_model.py --write-eval eval.jsonl --seed 2026
     python3 tools/train_demo_model.py --evaluate eval.jsonl
+    python3 tools/train_demo_model.py --check
 
-The first writes the tokenizer into models/rill-demo; the second trains (about two hours on two
+The first writes the tokenizer into models/rill-demo; the second trains (about an hour on two
 cores; a run that was stopped goes on from its last checkpoint) and writes the model there; the
-third writes held-out questions; the fourth answers them with Transformers and prints the score.
+third writes held-out questions; the fourth answers them with Transformers and prints the score;
+the last compares what training computes with Transformers.
 """
 
 import argparse
@@ -16,7 +18,6 @@ import json
 import os
 import random
 import time
-from dataclasses import dataclass, field
 from pathlib import Path
 
 os.environ.setdefault("TOKENIZERS_PARALLELISM", "false")
@@ -27,238 +28,27 @@ import torch.nn.functional as F  # noqa: E402
 
 import demo_eval  # noqa: E402
 import demo_model  # noqa: E402
-import demo_stories  # noqa: E402
+from demo_trees import TreeMaker  # noqa: E402
 from tokenizers import Tokenizer  # noqa: E402
 from torch import nn  # noqa: E402
 
 MODEL = Path(__file__).resolve().parent.parent / "models" / "rill-demo"
 
-# Shape of a batch: (story, rows, width, stories in a batch); see demo_model.Layout.
-SHAPES = {"still": (112, 4, 128, 8), "96": (96, 4, 128, 8), "160": (160, 4, 128, 8), "288": (288, 4, 128, 7),
-          "544": (544, 5, 128, 5), "1056": (1056, 5, 128, 3), "2080": (2080, 6, 128, 2)}
 # The curriculum: up to this step, these shapes with these weights.
 STAGES = [(300, {"still": 1}), (500, {"still": 1, "96": 1}), (800, {"96": 1, "160": 2}),
           (1200, {"96": 1, "160": 1, "288": 2}), (1700, {"96": 1, "160": 1, "288": 2, "544": 2}),
           (10**9, {"96": 1, "160": 1, "288": 2, "544": 3, "1056": 1, "2080": 1})]
+# The learning rates' factor at some steps; linear between them.
 RATES = [(-1, 0), (49, 1), (1700, 1), (2500, 0.4667), (2750, 0.4667), (3250, 0)]
-COMPARE_FROM = 1100  # from this step, thinking also says ", yes", and comparing is shown
-LISTS_FROM = 1400  # from this step, going through a list is shown
-ANSWER_FROM = 2200  # from this step, the token that told a fact is asked for the answer
-TELLINGS_FROM = 2500  # from this step, every token that tells a fact is, asked about or not
-HELD_FROM = 1600  # from this step, where to see whether a thing is held is shown
+# From these steps on:
+COMPARE_FROM = 1100   # thinking also says ", yes", and comparing with the question is shown
+LISTS_FROM = 1400     # going through a list is shown
+HELD_FROM = 1600      # where to see whether a thing is held is shown
+ANSWER_FROM = 2200    # the token that told a fact is asked for the answer
+TELLINGS_FROM = 2500  # every token that tells a fact is asked for it, needed or not
 HINT_WEIGHT = 0.3  # of the auxiliary losses
-MATCH_WEIGHT = 3.0  # of the mark after a word that was, or was not, the one asked about
 SCALE = demo_model.CONFIG["head_dim"] ** -0.5
 MUON_RATE, ADAM_RATE, NORM_RATE = 0.012, 2e-3, 2e-2
-STORY_WEIGHT = 0.5  # of the story's own predictable words, against 1 for the answers
-
-
-def encode(tokenizer, text):
-    return tokenizer.encode(text, add_special_tokens=False).ids
-
-
-def last_index(items, item):
-    return len(items) - 1 - items[::-1].index(item)
-
-
-def turn(role, text):
-    return f"<|im_start|>{role}\n{text}<|im_end|>\n"
-
-
-def reply(thinking, answer, think):
-    """(what the template writes after the question, what the model writes)."""
-    if think:
-        return "<|im_start|>assistant\n", f"<think>\n{thinking}\n</think>\n\n{answer}<|im_end|>"
-    return "<|im_start|>assistant\n<think>\n\n</think>\n\n", f"{answer}<|im_end|>"
-
-
-def separator(rng):
-    return rng.choice([" ", " ", " ", "\n", "\n\n"])
-
-
-class TreeMaker:
-    """Makes training batches: each story once, with as many branches as fit."""
-
-    def __init__(self, tokenizer):
-        self.tokenizer = tokenizer
-        words = demo_stories.NAMES + demo_stories.PLACES + demo_stories.THINGS
-        self.word_ids = {word: tokenizer.token_to_id("Ġ" + word) for word in words}
-        self.entities = set(self.word_ids.values())
-        self.name_ids = torch.tensor([self.word_ids[name] for name in demo_stories.NAMES])
-        self.entity_ids = torch.tensor(sorted(self.entities))
-        self.compare = self.lists = self.held = True
-        self.with_or_in = {tokenizer.token_to_id("Ġwith"), tokenizer.token_to_id("Ġin")}
-        self.comma = tokenizer.token_to_id(",")
-
-    def encode(self, text):
-        return encode(self.tokenizer, text)
-
-    def encode_marked(self, text):
-        """(ids, [(index of a marked word, whose fact it is or "")])."""
-        ids, marks, at = [], [], 0
-        for mark in demo_stories.MARK.finditer(text):
-            ids += self.encode(text[at:mark.start()])
-            marks.append((len(ids), mark[3]))
-            ids += self.encode(mark[1] + mark[2])
-            at = mark.end()
-        return ids + self.encode(text[at:]), marks
-
-    def hinted(self, token):
-        return self.held or token not in self.with_or_in
-
-    def story(self, world, start):
-        """(ids, weights, hints, facts, tellings) of a story from token `start`, its last mark cut.
-
-        A hint is (index of a word to predict, index of the token that told the fact, whose fact);
-        `facts` maps each person and thing to the token that told its last fact: the last name,
-        place or thing of the sentence, where all of it is known. `tellings` lists all such
-        tokens, each with the id of its fact.
-        """
-        ids, weights, hints, facts, tellings = [], [], [], {}, []
-        for i, (sentence, key) in enumerate(zip(world.sentences, world.keys)):
-            text = " " * (i > 0) + sentence
-            piece, marks = self.encode_marked(text[:-1] if i + 1 == len(world.sentences) else text)
-            piece_weights = [0.0] * len(piece)
-            for index, whose in marks:
-                piece_weights[index] = STORY_WEIGHT
-                if whose in facts and self.hinted(piece[index]):
-                    hints.append((start + len(ids) + index, facts[whose], whose))
-            if key:
-                last = max(j for j, token in enumerate(piece) if token in self.entities)
-                facts[key] = start + len(ids) + last
-                tellings.append((facts[key], self.word_ids[world.values[i]]))
-            ids += piece
-            weights += piece_weights
-        return ids, weights, hints, facts, tellings
-
-    def prefix(self, rng, size, still):
-        """(world or None, ids, weights, hints, facts, tellings) of what a tree's branches share."""
-        system = ""
-        if rng.random() < 0.15:
-            system = turn("system", rng.choice(demo_stories.SYSTEMS))
-        head = self.encode(system + "<|im_start|>user\n")
-        if rng.random() < 0.04:
-            return None, head, [0.0] * len(head), [], {}, []
-        budget = size - len(head) - 24
-        target = budget if rng.random() < 0.4 else rng.randint(budget // 2, budget)
-        recap_rate = rng.choice([0.0, 0.2, 0.4])
-        while True:
-            world = (demo_stories.make_still(rng) if still else
-                     demo_stories.make_story(rng, target, recap_rate=recap_rate))
-            ids, weights, *rest = self.story(world, len(head))
-            if len(head) + len(ids) <= size:
-                return world, head + ids, [0.0] * len(head) + weights, *rest
-            target -= 12
-
-    def branch(self, rng, world):
-        """(kind, context ids, target ids, marks in the target) of one question."""
-        think = rng.random() < 0.6
-        if world is None:
-            kind, question, thinking, answer = demo_stories.small_talk(rng)
-            context = question
-        else:
-            kind, question, thinking, answer = demo_stories.ask(rng, world)
-            context = "." + separator(rng)
-            if rng.random() < 0.15:
-                _, earlier, _, told = demo_stories.ask(rng, world)
-                context += (f"{earlier}<|im_end|>\n" + turn("assistant", demo_stories.plain(told))
-                            + "<|im_start|>user\n")
-            elif rng.random() < 0.02:
-                question, thinking, answer = "Thank you.", "Thanks.", demo_stories.THANKS
-                kind = "chat"
-            context += question
-        if not self.compare:
-            thinking = thinking.replace(", yes", "")
-        given, target = reply(thinking, demo_stories.plain(answer) if think else answer, think)
-        return ((kind, think), self.encode(f"{context}<|im_end|>\n{given}"),
-                *self.encode_marked(target))
-
-    def batch(self, rng, shape):
-        """A Batch; deterministic in `rng`."""
-        story, rows, width, count = SHAPES[shape]
-        total = story + rows * width
-        batch = Batch(torch.zeros(count, total, dtype=torch.long),
-                      torch.zeros(count, total, dtype=torch.long), torch.zeros(count, total))
-        owner = torch.full((count, rows, width), -1)
-        length = torch.zeros(count, dtype=torch.long)
-        for b in range(count):
-            world, prefix, weights, hints, facts, tellings = self.prefix(
-                rng, story, shape == "still")
-            batch.tellings += [(b, at, value) for at, value in tellings]
-            n = length[b] = len(prefix)
-            batch.ids[b, :n], batch.positions[b, :n] = torch.tensor(prefix), torch.arange(n)
-            batch.weights[b, :n] = torch.tensor(weights)
-            hints = list(hints)
-            used, misses, number = [0] * rows, 0, 0
-            while misses < 4:
-                key, context, target, marks = self.branch(rng, world)
-                size = len(context) + len(target)
-                row = next((r for r in range(rows) if used[r] + size <= width), None)
-                if row is None:
-                    misses += 1
-                    continue
-                at = story + row * width + used[row]
-                first = at + len(context)
-                batch.ids[b, at:at + size] = torch.tensor(context + target)
-                batch.positions[b, at:at + size] = torch.arange(n, n + size)
-                batch.weights[b, first:at + size] = 1.0
-                owner[b, row, used[row]:used[row] + size] = number
-                batch.spans.append((key, b, first, at + size))
-                for i, mark in marks:
-                    mark, listed, after = mark.partition(">")
-                    whose, compared, asked = mark.partition("=")
-                    if listed and self.lists:
-                        # Two tokens ask for it: the one that ends the line or not, and the one
-                        # before the next item: the full stop of a line, or "The" for a thing.
-                        told = prefix.index(self.word_ids[after]) if after else 0
-                        counted = 2 * (target[i + 1] == self.comma)
-                        batch.lists.append((b, first + i + counted, told))
-                        if after:
-                            more = counted + 1 + (after in world.things)
-                            batch.lists.append((b, first + i + more, told))
-                    if whose in facts and self.hinted(target[i]):
-                        hints.append((first + i, facts[whose], whose))
-                    if compared and self.compare:
-                        batch.weights[b, first + i + 1] = MATCH_WEIGHT
-                        named = (at + last_index(context, self.word_ids[asked])) if asked else 0
-                        batch.matches.append((b, first + i, named))
-                used[row] += size
-                number += 1
-            batch.hints += [(b, at - 1, told, self.word_ids[whose]) for at, told, whose in hints]
-        batch.length = length
-        batch.layout = demo_model.Layout(story, rows, width, tree_mask(owner, length, story))
-        return batch
-
-
-@dataclass
-class Batch:
-    """`spans`: (branch key, row, first, last + 1) of each answer; `hints`: (row, token from which
-    a word is predicted, token that told it, id of the name or thing whose fact it is);
-    `matches`: (row, token of a word in the thinking, the same word's token in the question, or 0
-    if the question named another); `lists`: (row, token after which a list goes on or ends, the
-    next item's first token in the story, or 0 at the end); `tellings`: (row, token that told a
-    fact, id of the fact)."""
-
-    ids: torch.Tensor
-    positions: torch.Tensor
-    weights: torch.Tensor
-    spans: list = field(default_factory=list)
-    hints: list = field(default_factory=list)
-    matches: list = field(default_factory=list)
-    lists: list = field(default_factory=list)
-    tellings: list = field(default_factory=list)
-    length: torch.Tensor = None
-    layout: demo_model.Layout = None
-
-
-def tree_mask(owner, length, story):
-    """The additive mask of Layout from the branch number of each row token. [owner -1: padding]"""
-    count, rows, width = owner.shape
-    seen = (torch.arange(story) < length[:, None])[:, None, None, :].expand(-1, rows, width, -1)
-    own = (owner[:, :, :, None] == owner[:, :, None, :]) & torch.ones(width, width).tril().bool()
-    mask = torch.cat([seen, own], -1)
-    mask = torch.zeros(mask.shape, dtype=torch.bfloat16).masked_fill(~mask, -torch.inf)
-    return mask[:, None, :, None]
 
 
 def stage_shape(rng, step_index):
@@ -459,9 +249,11 @@ def train(args):
             kinds = " ".join(f"{kind}{'+' if think else '-'}{100 * right // asked}"
                              for (kind, think), (right, asked) in sorted(total.items()))
             now = time.strftime("%H:%M:%S")
+            means = " ".join(f"{sum(x) / len(x):.2f}" for x in zip(*founds))
+            speed = f"{tokens / (time.time() - start):.0f} tok/s {torch.get_num_threads()}t"
             log.write(f"{now} step {trainer.step_index} loss {sum(losses) / len(losses):.4f} "
-                      f"found/matched/listed {' '.join(f'{sum(x) / len(x):.2f}' for x in zip(*founds))} "
-                      f"{tokens / (time.time() - start):.0f} tok/s {torch.get_num_threads()}t {kinds}\n")
+                      f"found/matched/listed {means} "
+                      f"{speed} {kinds}\n")
             total, losses, founds, tokens, start = {}, [], [], 0, time.time()
         if trainer.step_index % 100 == 0:
             trainer.save()
@@ -485,6 +277,31 @@ def export(model):
     (MODEL / "model.safetensors").chmod(0o644)
 
 
+def check(folder):
+    """Prints the largest difference of the logits between training's forward pass, branch by
+    branch of two trees, and Transformers on the same texts one at a time, in float32."""
+    from transformers import AutoModelForCausalLM
+    network = AutoModelForCausalLM.from_pretrained(folder, dtype=torch.float32)
+    model = demo_model.Model()
+    model.load_tensors(network.state_dict())
+    maker = TreeMaker(Tokenizer.from_file(str(Path(folder) / "tokenizer.json")))
+    batch = maker.batch(random.Random("check"), "160")
+    batch.layout.mask = batch.layout.mask.float()
+    worst = 0.0
+    with torch.no_grad():
+        hidden, *_ = model(batch.ids, batch.positions, batch.layout, dtype=torch.float32)
+        ours = model.logits(hidden)
+        for _, b, first, last in batch.spans:
+            length = int(batch.length[b])
+            while batch.positions[b, first] != length:
+                first -= 1  # back to the branch's first token
+            ids = torch.cat([batch.ids[b, :length], batch.ids[b, first:last]])
+            theirs = network(ids[None]).logits[0]
+            tree = torch.cat([ours[b, :length], ours[b, first:last]])
+            worst = max(worst, (tree - theirs).abs().max().item())
+    print(f"{len(batch.spans)} branches, {len(batch.ids)} stories: largest difference {worst:.2g}")
+
+
 def make_tokenizer(args):
     """Trains the byte-level BPE and writes tokenizer.json in the form of Qwen3's."""
     import demo_tokenizer
@@ -495,7 +312,7 @@ def main():
     parser = argparse.ArgumentParser(description=__doc__,
                                      formatter_class=argparse.RawDescriptionHelpFormatter)
     parser.add_argument("--make-tokenizer", action="store_true")
-    parser.add_argument("--export", action="store_true", help="write the last checkpoint as a model")
+    parser.add_argument("--export", action="store_true", help="write the last checkpoint")
     parser.add_argument("--work", default="demo-training", help="folder of checkpoints and log")
     parser.add_argument("--seed", type=int, default=1)
     parser.add_argument("--steps", type=int, default=RATES[-1][0])
@@ -505,6 +322,7 @@ def main():
     parser.add_argument("--count", type=int, help="questions per length (default: a fixed mix)")
     parser.add_argument("--evaluate", metavar="FILE", help="answer such a file with Transformers")
     parser.add_argument("--model", default=str(MODEL), help="the folder that --evaluate tests")
+    parser.add_argument("--check", action="store_true", help="compare training with Transformers")
     parser.add_argument("--show", type=int, default=0, help="print so many wrong answers")
     args = parser.parse_args()
     if args.make_tokenizer:
@@ -516,6 +334,8 @@ def main():
         demo_eval.write(args.write_eval, MODEL, args.seed, counts)
     elif args.evaluate:
         demo_eval.evaluate(args.evaluate, args.model, args.threads, args.show)
+    elif args.check:
+        check(args.model)
     else:
         train(args)
 
