@@ -122,16 +122,20 @@ void normalize_segment(std::string_view segment, std::vector<utf8proc_int32_t>& 
   }
 }
 
+/// Whether the eight bytes from `at` on are there and all ASCII: most text goes by in such steps.
+bool ascii_word(std::string_view text, size_t at) {
+  uint64_t word = 0;
+  if (at + sizeof word > text.size()) return false;
+  std::memcpy(&word, text.data() + at, sizeof word);
+  return (word & 0x8080808080808080u) == 0;
+}
+
 /// The offset of the first byte at or after `at` of a character from U+0300 on.
 size_t skip_plain(std::string_view text, size_t at) {
   while (at < text.size()) {
-    uint64_t word = 0;
-    if (at + 8 <= text.size()) {
-      std::memcpy(&word, text.data() + at, 8);
-      if ((word & 0x8080808080808080u) == 0) {
-        at += 8;
-        continue;
-      }
+    if (ascii_word(text, at)) {
+      at += 8;
+      continue;
     }
     if (static_cast<unsigned char>(text[at]) >= 0xcc) break;  // U+0300 is CC 80
     ++at;
@@ -163,13 +167,9 @@ Utf8Step next_utf8(std::string_view bytes) {
 size_t valid_utf8_prefix(std::string_view text) {
   size_t at = 0;
   while (at < text.size()) {
-    uint64_t word = 0;
-    if (at + 8 <= text.size()) {
-      std::memcpy(&word, text.data() + at, 8);
-      if ((word & 0x8080808080808080u) == 0) {
-        at += 8;
-        continue;
-      }
+    if (ascii_word(text, at)) {
+      at += 8;
+      continue;
     }
     const Utf8Step step = next_utf8(text.substr(at));
     if (step.kind != Utf8Step::kCharacter) return at;

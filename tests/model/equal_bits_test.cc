@@ -47,7 +47,7 @@ class EqualBits : public testing::TestWithParam<BitsCase> {
     const Kernels* kernels = nullptr;
     for (const Kernels* table : all_kernels())
       if (table->name == name) kernels = table;
-    if (!kernels) GTEST_SKIP() << "this build has no " << name;
+    ASSERT_NE(kernels, nullptr) << "this build has no " << name;
     if (!kernels->supported()) GTEST_SKIP() << "this processor has no " << name;
     const LoadedGolden packed(GetParam().folder, GetParam().options, 2, *kernels);
     expect_base(
@@ -109,7 +109,7 @@ TEST_P(EqualBits, Avx512Bf16) {
 
 // Truncating and going on elsewhere leaves what stays as it was.
 TEST_P(EqualBits, AfterTruncating) {
-  if (ids_.size() < 10) GTEST_SKIP() << "the prompt has one token";
+  ASSERT_GE(ids_.size(), 10u) << "too short to be cut";
   const size_t vocabulary = golden_.config.vocab_size, cut = ids_.size() / 2;
   Transformer transformer(golden_.config, golden_.arithmetic, golden_.weights,
                           {choose_kernels(), golden_.team}, ids_.size(), ids_.size());
