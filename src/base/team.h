@@ -6,6 +6,8 @@
 #include <functional>
 #include <memory>
 
+#include "base/phase_clock.h"
+
 namespace rill {
 
 /// A contiguous share [begin, end) of some indices.
@@ -35,7 +37,15 @@ class Worker {
   int count() const { return count_; }
   bool first() const { return index_ == 0; }
   void barrier() {
-    if (count_ > 1) barrier_->wait();
+    if (count_ == 1) return;
+    const size_t phase = clock_ ? clock_->enter(PhaseClock::kWaiting) : PhaseClock::kWaiting;
+    barrier_->wait();
+    if (clock_) clock_->enter(phase);
+  }
+  /// From now on this thread's time is divided on `clock`; null (the usual): on none.
+  void observe(PhaseClock* clock) { clock_ = clock; }
+  void enter(size_t phase) {
+    if (clock_) clock_->enter(phase);
   }
   /// This thread's share of `n` items, contiguous and equal to within one `unit`: the same thread
   /// gets the same share each time, so what it touched first stays on its NUMA node.
@@ -44,6 +54,7 @@ class Worker {
  private:
   int index_, count_;
   Barrier* barrier_;
+  PhaseClock* clock_ = nullptr;
 };
 
 /// Deals task indices to whichever thread is free. Reset by one thread before a barrier.

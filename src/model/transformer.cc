@@ -163,13 +163,15 @@ class Transformer::Pass {
   }
 
   // Returns the first row whose logits are not finite, or the number of rows.
-  size_t run(float* logits, float* hidden) {
+  size_t run(float* logits, float* hidden, Profile* profile) {
     logits_ = logits;
     hidden_ = hidden;
+    profile_ = profile;
     bad_.store(rows_.size());
     attention_.plan(queries_);
     runtime_.team.run([this](Worker& worker) {  // one pointer: std::function allocates nothing
       const FloatMode mode;
+      if (profile_) worker.observe(&profile_->clock(worker.index()));
       embed(worker);
       for (size_t layer = 0; layer < weights_.layers().size(); ++layer) {
         attention(worker, layer);
@@ -177,7 +179,9 @@ class Transformer::Pass {
         keep_hidden(worker, layer + 1);
       }
       head(worker);
+      begin(worker, Operation::WAITING);  // for the others to end
     });
+    if (profile_) profile_->clock(0).enter(static_cast<size_t>(Operation::REST));
     return bad_.load();
   }
 
@@ -187,7 +191,13 @@ class Transformer::Pass {
     KvSequence* sequence;
   };
 
+  // What this thread does from now on, for a profile.
+  static void begin(Worker& worker, Operation operation) {
+    worker.enter(static_cast<size_t>(operation));
+  }
+
   void embed(Worker& worker) {
+    begin(worker, Operation::EMBEDDING);
     const Range mine = worker.share(rows_.size());
     for (size_t row = mine.begin; row < mine.end; ++row) {
       unpack_row(weights_.embedding(), rows_[row].token, widths_.hidden, x(row));
@@ -200,15 +210,19 @@ class Transformer::Pass {
   void attention(Worker& worker, size_t layer) {
     const LayerWeights& w = weights_.layers()[layer];
     const Activations a = normed(worker, w.input_norm);
+    begin(worker, Operation::QKV);
     linear(worker, w.qkv, a,
            {scratch_.qkv, row_stride(widths_.qkv()), w.qkv_bias, Epilogue::STORE});
     worker.barrier();
+    begin(worker, Operation::HEADS);
     heads(worker, layer);
     worker.barrier();
+    begin(worker, Operation::ATTENTION);
     attention_.run(worker, layer, scratch_.attended, row_stride(widths_.q));
     worker.barrier();
     const Activations attended =
         converted(worker, scratch_.attended, row_stride(widths_.q), widths_.q);
+    begin(worker, Operation::O);
     linear(worker, w.o, attended,
            {scratch_.x, row_stride(widths_.hidden), w.o_bias, Epilogue::ADD});
     worker.barrier();
@@ -218,9 +232,11 @@ class Transformer::Pass {
     const LayerWeights& w = weights_.layers()[layer];
     const size_t stride = row_stride(widths_.intermediate);
     const Activations b = normed(worker, w.post_attention_norm);
+    begin(worker, Operation::GATE_UP);
     linear(worker, w.gate_up, b, {scratch_.gated, stride, nullptr, Epilogue::SILU_MUL});
     worker.barrier();
     const Activations gated = converted(worker, scratch_.gated, stride, widths_.intermediate);
+    begin(worker, Operation::DOWN);
     linear(worker, w.down, gated, {scratch_.x, row_stride(widths_.hidden), nullptr, Epilogue::ADD});
     worker.barrier();
   }
@@ -280,6 +296,7 @@ class Transformer::Pass {
                                 config_.rms_norm_eps, to);
       return static_cast<const float*>(to);
     });
+    begin(worker, Operation::HEAD);
     const Range mine =
         linear(worker, weights_.head(), a, {logits_, config_.vocab_size, nullptr, Epilogue::STORE});
     const size_t first = mine.begin * kPanel;
@@ -336,6 +353,7 @@ class Transformer::Pass {
   // ([hidden] floats of this thread) or elsewhere. Many rows are shared out and need a barrier.
   template <class Make>
   Activations prepare(Worker& worker, size_t rows, size_t width, const Make& make) {
+    begin(worker, Operation::NORMS);
     std::byte* own = scratch_.threads + static_cast<size_t>(worker.index()) * scratch_.thread_bytes;
     const bool shared = rows > kPrivateRows;
     Activations a{};
@@ -371,6 +389,7 @@ class Transformer::Pass {
   std::vector<AttentionQueries> queries_;
   float* logits_ = nullptr;
   float* hidden_ = nullptr;
+  Profile* profile_ = nullptr;
   std::atomic<size_t> bad_{0};
 };
 
@@ -397,6 +416,7 @@ size_t Transformer::scratch_bytes(const ModelConfig& config, const Arithmetic& a
 }
 
 void Transformer::forward(std::span<const SequenceStep> steps, float* logits, float* hidden) {
+  const Profile::Step measured(profile_);
   size_t rows = 0;
   for (const SequenceStep& step : steps) {
     assert(step.sequence && !step.tokens.empty() && step.logits <= step.tokens.size());
@@ -417,7 +437,7 @@ void Transformer::forward(std::span<const SequenceStep> steps, float* logits, fl
   Growth growth(steps);
   pass_->clear();
   for (const SequenceStep& step : steps) pass_->add(step, growth.extend());
-  size_t bad = pass_->run(logits, hidden);
+  size_t bad = pass_->run(logits, hidden, profile_);
   if (bad == rows) {
     growth.keep();
     return;

@@ -8,6 +8,7 @@
 #include "model/arithmetic.h"
 #include "model/config.h"
 #include "model/kv_cache.h"
+#include "model/profile.h"
 #include "model/runtime.h"
 #include "model/weights.h"
 
@@ -42,6 +43,10 @@ class Transformer {
   /// the sequences then keep their former length. Allocates nothing.
   void forward(std::span<const SequenceStep> steps, float* logits, float* hidden = nullptr);
 
+  /// From now on steps are measured into `profile` (null, as at first: no longer), which must have
+  /// a clock for each thread. Costs two readings of the clock per operation and thread.
+  void set_profile(Profile* profile) { profile_ = profile; }
+
   const ModelConfig& config() const { return config_; }
   const Arithmetic& arithmetic() const { return arithmetic_; }
   size_t most_rows() const { return most_rows_; }
@@ -55,6 +60,7 @@ class Transformer {
   const Runtime runtime_;
   const size_t most_rows_, most_context_;
   std::unique_ptr<Pass> pass_;
+  Profile* profile_ = nullptr;
 };
 
 }  // namespace rill
