@@ -33,36 +33,48 @@ static inline size_t sums_offset(size_t depth) {
   return scales_offset(depth) + depth / 32 * 4;
 }
 
-// ---- One step per kind of product: `run` adds k_begin..k_end to acc. ----
+// ---- One step per kind of product: adds the inputs k .. k + kStep - 1 of the panels in `part` to
+// acc. kStepBytes is what a panel stores for them. ----
+
+// Panels [first, first + count) of a tile; constants, once everything is inlined.
+struct Part {
+  int first, count;
+};
+RILL_INLINE size_t panel_of(const ProductJob& job, const Part& part, int p) {
+  return static_cast<size_t>(part.first + p) * job.w_stride;
+}
+RILL_INLINE size_t row_of(const ProductJob& job, int r) {
+  return static_cast<size_t>(r) * job.x_stride;
+}
 
 // fp32 activations; weights of any type that widens to sixteen floats per k.
 struct LoadF32 {
-  static RILL_INLINE V at(const char* w, size_t k) {
-    return load(reinterpret_cast<const float*>(w + k * 64));
-  }
+  static constexpr size_t kBytes = 64;
+  static RILL_INLINE V at(const char* w) { return load(reinterpret_cast<const float*>(w)); }
 };
 struct LoadF16 {
-  static RILL_INLINE V at(const char* w, size_t k) { return load_f16(w + k * 32); }
+  static constexpr size_t kBytes = 32;
+  static RILL_INLINE V at(const char* w) { return load_f16(w); }
 };
 template <class Load>
 struct PlainProduct {
   static constexpr int kRows = kFloatRows;
+  static constexpr size_t kStep = 1, kStepBytes = Load::kBytes;
   static constexpr int panels(int rows) { return float_panels(rows); }
 
   template <int R, int P>
-  static RILL_INLINE void run(const ProductJob& job, const char* w, V (&acc)[R][P]) {
-    const char* x = job.x;
-    for (size_t k = job.k_begin; k < job.k_end; ++k) {
-      V b[P];
+  static RILL_INLINE void step(const ProductJob& job, const char* w, size_t k, V (&acc)[R][P],
+                               const Part& part) {
+    V b[P];
 #pragma GCC unroll 16
-      for (int p = 0; p < P; ++p) b[p] = Load::at(w + static_cast<size_t>(p) * job.w_stride, k);
+    for (int p = 0; p < part.count; ++p)
+      b[p] = Load::at(w + panel_of(job, part, p) + k * Load::kBytes);
 #pragma GCC unroll 16
-      for (int r = 0; r < R; ++r) {
-        const V a =
-            splat(reinterpret_cast<const float*>(x + static_cast<size_t>(r) * job.x_stride)[k]);
+    for (int r = 0; r < R; ++r) {
+      const V a = splat(reinterpret_cast<const float*>(job.x + row_of(job, r))[k]);
 #pragma GCC unroll 16
-        for (int p = 0; p < P; ++p) acc[r][p] = fma(b[p], a, acc[r][p]);
-      }
+      for (int p = 0; p < part.count; ++p)
+        acc[r][part.first + p] = fma(b[p], a, acc[r][part.first + p]);
     }
   }
 };
@@ -72,30 +84,31 @@ struct PlainProduct {
 template <bool kOddFirst>
 struct PairProduct {
   static constexpr int kRows = kFloatRows;
+  static constexpr size_t kStep = 2, kStepBytes = 64;
   static constexpr int panels(int rows) { return float_panels(rows); }
 
   template <int R, int P, bool kOdd>
-  static RILL_INLINE void half(const ProductJob& job, const char* w, size_t k, V (&acc)[R][P]) {
+  static RILL_INLINE void half(const ProductJob& job, const char* w, size_t k, V (&acc)[R][P],
+                               const Part& part) {
     V b[P];
 #pragma GCC unroll 16
-    for (int p = 0; p < P; ++p) {
-      const char* pairs = w + static_cast<size_t>(p) * job.w_stride + k * 32;
+    for (int p = 0; p < part.count; ++p) {
+      const char* pairs = w + panel_of(job, part, p) + k * 32;
       b[p] = kOdd ? widen_odd(pairs) : widen_even(pairs);
     }
-    const char* x = job.x + (k + kOdd) * 4;
 #pragma GCC unroll 16
     for (int r = 0; r < R; ++r) {
-      const V a = splat(*reinterpret_cast<const float*>(x + static_cast<size_t>(r) * job.x_stride));
+      const V a = splat(reinterpret_cast<const float*>(job.x + row_of(job, r))[k + kOdd]);
 #pragma GCC unroll 16
-      for (int p = 0; p < P; ++p) acc[r][p] = fma(b[p], a, acc[r][p]);
+      for (int p = 0; p < part.count; ++p)
+        acc[r][part.first + p] = fma(b[p], a, acc[r][part.first + p]);
     }
   }
   template <int R, int P>
-  static RILL_INLINE void run(const ProductJob& job, const char* w, V (&acc)[R][P]) {
-    for (size_t k = job.k_begin; k < job.k_end; k += 2) {
-      half<R, P, kOddFirst>(job, w, k, acc);
-      half<R, P, !kOddFirst>(job, w, k, acc);
-    }
+  static RILL_INLINE void step(const ProductJob& job, const char* w, size_t k, V (&acc)[R][P],
+                               const Part& part) {
+    half<R, P, kOddFirst>(job, w, k, acc, part);
+    half<R, P, !kOddFirst>(job, w, k, acc, part);
   }
 };
 
@@ -104,22 +117,21 @@ constexpr bool kBf16Dot = true;
 // The same sums with the processor's own dot product of pairs; activations are bf16 too.
 struct DotProduct {
   static constexpr int kRows = kFloatRows;
+  static constexpr size_t kStep = 2, kStepBytes = 64;
   static constexpr int panels(int rows) { return float_panels(rows); }
 
   template <int R, int P>
-  static RILL_INLINE void run(const ProductJob& job, const char* w, V (&acc)[R][P]) {
-    for (size_t k = job.k_begin; k < job.k_end; k += 2) {
-      Pair b[P];
+  static RILL_INLINE void step(const ProductJob& job, const char* w, size_t k, V (&acc)[R][P],
+                               const Part& part) {
+    Pair b[P];
 #pragma GCC unroll 16
-      for (int p = 0; p < P; ++p)
-        b[p] = load_pair(w + static_cast<size_t>(p) * job.w_stride + k * 32);
-      const char* x = job.x + k * 2;
+    for (int p = 0; p < part.count; ++p) b[p] = load_pair(w + panel_of(job, part, p) + k * 32);
 #pragma GCC unroll 16
-      for (int r = 0; r < R; ++r) {
-        const Pair a = splat_pair(x + static_cast<size_t>(r) * job.x_stride);
+    for (int r = 0; r < R; ++r) {
+      const Pair a = splat_pair(job.x + row_of(job, r) + k * 2);
 #pragma GCC unroll 16
-        for (int p = 0; p < P; ++p) acc[r][p] = dot_bf16(acc[r][p], b[p], a);
-      }
+      for (int p = 0; p < part.count; ++p)
+        acc[r][part.first + p] = dot_bf16(acc[r][part.first + p], b[p], a);
     }
   }
 };
@@ -134,71 +146,92 @@ using Bf16Product = PairProduct<true>;
 template <Format kFormat>
 struct IntProduct {
   static constexpr int kRows = kIntRows;
-  static constexpr int panels(int rows) { return int_panels(rows); }
-  static constexpr size_t kBlockBytes = panel_bytes(kFormat, 32);
+  static constexpr size_t kStep = 32, kStepBytes = panel_bytes(kFormat, 32);
   static constexpr int kOffset = kFormat == Format::INT8 ? 128 : 8;
+  static constexpr int panels(int rows) { return int_panels(rows); }
 
   template <int R, int P>
-  static RILL_INLINE void group(const W4 (&w)[P], const char* x, size_t stride, I (&sum)[R][P]) {
+  static RILL_INLINE void group(const ProductJob& job, const W4 (&w)[P], const char* x,
+                                I (&sum)[R][P], int panels) {
 #pragma GCC unroll 16
     for (int r = 0; r < R; ++r)
 #pragma GCC unroll 16
-      for (int p = 0; p < P; ++p)
-        sum[r][p] = dot4(sum[r][p], w[p],
-                         reinterpret_cast<const Code*>(x + static_cast<size_t>(r) * stride));
+      for (int p = 0; p < panels; ++p)
+        sum[r][p] = dot4(sum[r][p], w[p], reinterpret_cast<const Code*>(x + row_of(job, r)));
   }
   template <int R, int P>
-  static RILL_INLINE void block(const ProductJob& job, const char* w, size_t b, I (&sum)[R][P]) {
-    const char* x = job.x + b * 32 * sizeof(Code);
-    const char* q = w + b * kBlockBytes + 32;
+  static RILL_INLINE void codes(const ProductJob& job, const char* q, const char* x, I (&sum)[R][P],
+                                const Part& part) {
     if constexpr (kFormat == Format::INT8) {
 #pragma GCC unroll 8
       for (size_t g = 0; g < 8; ++g) {
         W4 w4[P];
 #pragma GCC unroll 16
-        for (int p = 0; p < P; ++p)
-          w4[p] = load_u8(q + static_cast<size_t>(p) * job.w_stride + g * 64);
-        group<R, P>(w4, x + g * 4 * sizeof(Code), job.x_stride, sum);
+        for (int p = 0; p < part.count; ++p) w4[p] = load_u8(q + panel_of(job, part, p) + g * 64);
+        group<R, P>(job, w4, x + g * 4 * sizeof(Code), sum, part.count);
       }
     } else {
 #pragma GCC unroll 4
       for (size_t c = 0; c < 4; ++c) {
         W4 low[P], high[P];
 #pragma GCC unroll 16
-        for (int p = 0; p < P; ++p)
-          load_u4(q + static_cast<size_t>(p) * job.w_stride + c * 64, low[p], high[p]);
-        group<R, P>(low, x + c * 4 * sizeof(Code), job.x_stride, sum);
-        group<R, P>(high, x + (16 + c * 4) * sizeof(Code), job.x_stride, sum);
+        for (int p = 0; p < part.count; ++p)
+          load_u4(q + panel_of(job, part, p) + c * 64, low[p], high[p]);
+        group<R, P>(job, low, x + c * 4 * sizeof(Code), sum, part.count);
+        group<R, P>(job, high, x + (16 + c * 4) * sizeof(Code), sum, part.count);
       }
     }
   }
   template <int R, int P>
-  static RILL_INLINE void run(const ProductJob& job, const char* w, V (&acc)[R][P]) {
-    const char* scales = job.x + scales_offset(job.x_depth);
-    const char* sums = job.x + sums_offset(job.x_depth);
-    for (size_t b = job.k_begin / 32; b < job.k_end / 32; ++b) {
-      I sum[R][P];
+  static RILL_INLINE void step(const ProductJob& job, const char* w, size_t k, V (&acc)[R][P],
+                               const Part& part) {
+    const char* scales = job.x + scales_offset(job.x_depth) + k / 32 * 4;
+    const char* sums = job.x + sums_offset(job.x_depth) + k / 32 * 4;
+    const char* block = w + k / 32 * kStepBytes;
+    I sum[R][P];
+#pragma GCC unroll 16
+    for (int r = 0; r < R; ++r)
+#pragma GCC unroll 16
+      for (int p = 0; p < part.count; ++p)
+        sum[r][p] = int_splat(-kOffset * *reinterpret_cast<const int32_t*>(sums + row_of(job, r)));
+    codes<R, P>(job, block + 32, job.x + k * sizeof(Code), sum, part);
+#pragma GCC unroll 16
+    for (int p = 0; p < part.count; ++p) {
+      const V scale_w = load_f16(block + panel_of(job, part, p));
 #pragma GCC unroll 16
       for (int r = 0; r < R; ++r) {
-        const int32_t codes =
-            reinterpret_cast<const int32_t*>(sums + static_cast<size_t>(r) * job.x_stride)[b];
-#pragma GCC unroll 16
-        for (int p = 0; p < P; ++p) sum[r][p] = int_splat(-kOffset * codes);
-      }
-      block<R, P>(job, w, b, sum);
-#pragma GCC unroll 16
-      for (int p = 0; p < P; ++p) {
-        const V scale_w = load_f16(w + static_cast<size_t>(p) * job.w_stride + b * kBlockBytes);
-#pragma GCC unroll 16
-        for (int r = 0; r < R; ++r) {
-          const V scale_x = splat(
-              reinterpret_cast<const float*>(scales + static_cast<size_t>(r) * job.x_stride)[b]);
-          acc[r][p] = fma(mul(scale_w, scale_x), to_float(sum[r][p]), acc[r][p]);
-        }
+        const V scale_x = splat(*reinterpret_cast<const float*>(scales + row_of(job, r)));
+        V& to = acc[r][part.first + p];
+        to = fma(mul(scale_w, scale_x), to_float(sum[r][p]), to);
       }
     }
   }
 };
+
+// Up to this many rows are bound by memory. Then a panel is read some cache lines on before the
+// next panel's turn, which streams a tenth to a fifth faster than going from panel to panel line by
+// line. More rows take all panels in turn, so that an activation is loaded once for all of them;
+// so do the blocks of integers, which are longer than that.
+constexpr int kStreamedRows = 4;
+constexpr size_t kStreamedBytes = 256;
+
+// Adds k_begin .. k_end of P panels from `w` on to acc, k ascending for each panel.
+template <class Product, int R, int P>
+RILL_INLINE void run_steps(const ProductJob& job, const char* w, V (&acc)[R][P]) {
+  size_t k = job.k_begin;
+  constexpr size_t kSteps = kStreamedBytes / Product::kStepBytes;
+  if constexpr (R <= kStreamedRows && P > 1 && kSteps > 1) {
+    for (; k + kSteps * Product::kStep <= job.k_end; k += kSteps * Product::kStep) {
+#pragma GCC unroll 16
+      for (int p = 0; p < P; ++p)
+#pragma GCC unroll 16
+        for (size_t i = 0; i < kSteps; ++i)
+          Product::template step<R, P>(job, w, k + i * Product::kStep, acc, Part{p, 1});
+    }
+  }
+  for (; k < job.k_end; k += Product::kStep)
+    Product::template step<R, P>(job, w, k, acc, Part{0, P});
+}
 
 // ---- Tiles of R rows and P panels, and the functions for R rows and any number of panels. ----
 
@@ -213,7 +246,7 @@ RILL_INLINE void tile(const ProductJob& job, size_t panel) {
       acc[r][p] = job.accumulate ? load(out + static_cast<size_t>(r) * job.out_stride +
                                         static_cast<size_t>(p) * kPanel)
                                  : zero();
-  Product::template run<R, P>(job, job.w + panel * job.w_stride, acc);
+  run_steps<Product, R, P>(job, job.w + panel * job.w_stride, acc);
 #pragma GCC unroll 16
   for (int r = 0; r < R; ++r)
 #pragma GCC unroll 16

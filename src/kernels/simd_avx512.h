@@ -14,7 +14,7 @@ using I = __m512i;  // 16 int32
 
 constexpr int kFloatRows = 12, kIntRows = 6;
 constexpr int float_panels(int rows) {
-  return rows <= 2 ? 8 : rows <= 6 ? 4 : 2;
+  return rows <= 6 ? 4 : 2;
 }
 constexpr int int_panels(int rows) {
   return rows <= 3 ? 4 : 2;
