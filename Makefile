@@ -7,6 +7,8 @@ CTEST_ARGS ?=
 MODEL ?= models/rill-demo
 FUZZ_SECONDS ?= 60
 ASAN_TESTS ?=
+# make compare: options of bench/compare/run.py
+COMPARE_ARGS ?=
 # make bench: what `rill bench` measures; make MODEL=FOLDER BENCH_ARGS=... for your own
 BENCH_ARGS ?= --shape qwen3-0.6b --weights bf16 -p 512 -n 32 -r 3
 
@@ -20,7 +22,7 @@ sources = find src include apps tests bench tools -name '*.cc' -o -name '*.h'
 space := $(subst ,, )
 
 .DEFAULT_GOAL := build
-.PHONY: build deps demo demo-accuracy test install bench clean help
+.PHONY: build deps demo demo-accuracy test install bench compare clean help
 .PHONY: format check-format fuzz asan tsan debug
 
 build: ## compile everything (the programs come to stand in build/bin/)
@@ -51,6 +53,9 @@ install: build ## install programs, library and headers under PREFIX (/usr/local
 
 bench: build ## measure prefill and decode beside the machine's own limits
 	build/bin/rill bench $(BENCH_ARGS)
+
+compare: build ## measure beside other engines, which it installs first, and write docs/performance.md
+	bench/compare/run.py $(COMPARE_ARGS)
 
 debug: deps ## the tests in a debug build, with assertions
 	@$(call configure,debug,build-debug)
