@@ -148,21 +148,13 @@ void measure_instructions(Team& team, Ceilings& ceilings) {
   if (__builtin_cpu_supports("avx512bf16")) best(ceilings.vdpbf16ps, bf16_zmm, 12 * 64);
 }
 
-#define RILL_LOADS                                                                            \
-  "vmovaps (%0), %%ymm0\n vmovaps 32(%0), %%ymm1\n vmovaps 64(%0), %%ymm2\n vmovaps 96(%0), " \
-  "%%ymm3\n vmovaps 128(%0), %%ymm4\n vmovaps 160(%0), %%ymm5\n vmovaps 192(%0), %%ymm6\n "   \
-  "vmovaps 224(%0), %%ymm7\n"
-
-/// Reads 256 bytes at `p`; no sum, so that nothing but the loads takes time.
+/// Reads a line at `p`; no sum, so that nothing but the loads takes time.
 template <bool kAvx>
-inline void read_256(const std::byte* p) {
+inline void read_line(const std::byte* p) {
   if constexpr (kAvx) {
-    asm volatile(RILL_LOADS
-                 :
-                 : "r"(p)
-                 : "xmm0", "xmm1", "xmm2", "xmm3", "xmm4", "xmm5", "xmm6", "xmm7");
+    asm volatile("vmovaps (%0), %%ymm0\n vmovaps 32(%0), %%ymm1\n" : : "r"(p) : "xmm0", "xmm1");
   } else {
-    for (int i = 0; i < 256; i += 16) asm volatile("movaps (%0), %%xmm0" : : "r"(p + i) : "xmm0");
+    for (int i = 0; i < 64; i += 16) asm volatile("movaps (%0), %%xmm0" : : "r"(p + i) : "xmm0");
   }
 }
 
@@ -175,8 +167,8 @@ bool has_avx() {
 void measure_instructions(Team&, Ceilings&) {}
 
 template <bool kAvx>
-inline void read_256(const std::byte* p) {
-  uint64_t words[32], sum = 0;
+inline void read_line(const std::byte* p) {
+  uint64_t words[8], sum = 0;
   std::memcpy(words, p, sizeof words);
   for (uint64_t word : words) sum += word;
   asm volatile("" : : "r"(sum));
@@ -188,22 +180,23 @@ bool has_avx() {
 
 #endif
 
-/// How to read: a thread's share in `streams` runs side by side, asking `ahead` bytes ahead (0: the
-/// processor's own prefetching alone).
+/// How to read: a thread's share in `streams` runs side by side, `step` bytes of each in turn,
+/// asking `ahead` bytes ahead (0: the processor's own prefetching alone).
 struct ReadPattern {
-  size_t streams, ahead;
+  size_t streams, step, ahead;
 };
 
 /// Returns the bytes read: what the cutting into streams leaves over is not.
 template <bool kAvx>
 size_t read(const std::byte* data, size_t bytes, ReadPattern pattern) {
-  const size_t run = bytes / pattern.streams / 256 * 256;
-  for (size_t i = 0; i < run; i += 256) {
-    for (size_t stream = 0; stream < pattern.streams; ++stream) {
-      const std::byte* p = data + stream * run + i;
-      if (pattern.ahead)
-        for (size_t line = 0; line < 256; line += 64) __builtin_prefetch(p + pattern.ahead + line);
-      read_256<kAvx>(p);
+  const size_t run = bytes / pattern.streams / pattern.step * pattern.step;
+  for (size_t i = 0; i < run; i += pattern.step) {
+    const std::byte* p = data + i;
+    for (size_t stream = 0; stream < pattern.streams; ++stream, p += run) {
+      for (size_t line = 0; line < pattern.step; line += 64) {
+        if (pattern.ahead) __builtin_prefetch(p + pattern.ahead + line);
+        read_line<kAvx>(p + line);
+      }
     }
   }
   return run * pattern.streams;
@@ -227,7 +220,8 @@ double bandwidth(Team& team, const Buffer& buffer, ReadPattern pattern, size_t t
 
 /// The best of all patterns.
 double bandwidth(Team& team, size_t bytes, bool huge_pages) {
-  constexpr ReadPattern kPatterns[] = {{1, 0}, {2, 0}, {4, 0}, {8, 0}, {2, 1024}, {4, 1024}};
+  constexpr ReadPattern kPatterns[] = {{1, 256, 0},   {2, 256, 0},   {4, 256, 0},   {8, 256, 0},
+                                       {1, 64, 8192}, {2, 64, 4096}, {4, 64, 2048}, {4, 256, 2048}};
   constexpr size_t kLeast = size_t{64} << 20;  // shorter readings are noise
   Buffer buffer(bytes, "the measurement of read bandwidth");
   if (!huge_pages) madvise(buffer.data(), buffer.size(), MADV_NOHUGEPAGE);

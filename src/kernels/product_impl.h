@@ -22,6 +22,10 @@ struct ProductJob {
   float* out;  // [rows][out_stride], sixteen columns a panel
   size_t out_stride;
   bool accumulate;  // go on from what `out` holds, else from +0
+  size_t ahead;     // bytes of w to ask for before they are needed, 0: as the processor does
+  // Sums to add to the result, one after the other, laid out like `out`: earlier leaves.
+  size_t addends;
+  const float* addend[3];
 };
 using ProductFunction = void (*)(const ProductJob& job);
 
@@ -215,6 +219,18 @@ struct IntProduct {
 constexpr int kStreamedRows = 4;
 constexpr size_t kStreamedBytes = 256;
 
+// Asks for what step `k` of `part` reads, job.ahead bytes further on. It costs a load that hits the
+// L1 cache where nothing is to be asked for.
+template <class Product>
+RILL_INLINE void prefetch(const ProductJob& job, const char* w, size_t k, const Part& part) {
+#pragma GCC unroll 16
+  for (int p = 0; p < part.count; ++p)
+#pragma GCC unroll 16
+    for (size_t line = 0; line < Product::kStepBytes; line += 64)
+      __builtin_prefetch(w + panel_of(job, part, p) + k / Product::kStep * Product::kStepBytes +
+                         line + job.ahead);
+}
+
 // Adds k_begin .. k_end of P panels from `w` on to acc, k ascending for each panel.
 template <class Product, int R, int P>
 RILL_INLINE void run_steps(const ProductJob& job, const char* w, V (&acc)[R][P]) {
@@ -225,12 +241,16 @@ RILL_INLINE void run_steps(const ProductJob& job, const char* w, V (&acc)[R][P])
 #pragma GCC unroll 16
       for (int p = 0; p < P; ++p)
 #pragma GCC unroll 16
-        for (size_t i = 0; i < kSteps; ++i)
+        for (size_t i = 0; i < kSteps; ++i) {
+          prefetch<Product>(job, w, k + i * Product::kStep, Part{p, 1});
           Product::template step<R, P>(job, w, k + i * Product::kStep, acc, Part{p, 1});
+        }
     }
   }
-  for (; k < job.k_end; k += Product::kStep)
+  for (; k < job.k_end; k += Product::kStep) {
+    prefetch<Product>(job, w, k, Part{0, P});
     Product::template step<R, P>(job, w, k, acc, Part{0, P});
+  }
 }
 
 // ---- Tiles of R rows and P panels, and the functions for R rows and any number of panels. ----
@@ -247,6 +267,16 @@ RILL_INLINE void tile(const ProductJob& job, size_t panel) {
                                         static_cast<size_t>(p) * kPanel)
                                  : zero();
   run_steps<Product, R, P>(job, job.w + panel * job.w_stride, acc);
+  for (size_t i = 0; i < job.addends; ++i) {
+    const float* addend = job.addend[i] + panel * kPanel;
+#pragma GCC unroll 16
+    for (int r = 0; r < R; ++r)
+#pragma GCC unroll 16
+      for (int p = 0; p < P; ++p)
+        acc[r][p] = add(load(addend + static_cast<size_t>(r) * job.out_stride +
+                             static_cast<size_t>(p) * kPanel),
+                        acc[r][p]);
+  }
 #pragma GCC unroll 16
   for (int r = 0; r < R; ++r)
 #pragma GCC unroll 16
@@ -272,12 +302,14 @@ void product(const ProductJob& job) {
 struct ProductFamily {
   int rows;  // the most
   ProductFunction function[kMostRows + 1];
+  size_t panels[kMostRows + 1];  // side by side in the tile
 };
 
 template <class Product, int R = Product::kRows>
 constexpr void fill_family(ProductFamily& family) {
   if constexpr (R > 0) {
     family.function[R] = product<Product, R>;
+    family.panels[R] = Product::panels(R);
     fill_family<Product, R - 1>(family);
   }
 }
@@ -314,18 +346,21 @@ inline const ProductFamily& family(Format format, Operand operand) {
 }
 
 // Any number of rows: cut into tiles of nearly equal height, so that none is left with a row or
-// two.
-inline void run_product(const ProductFamily& products, ProductJob job, size_t rows) {
+// two. The job is changed in place and restored: a copy would read whole lines that were written in
+// parts just now, which waits for all stores before.
+inline void run_product(const ProductFamily& products, ProductJob& job, size_t rows) {
   const size_t tiles =
       (rows + static_cast<size_t>(products.rows) - 1) / static_cast<size_t>(products.rows);
-  const char* x = job.x;
-  float* out = job.out;
+  const char* const x = job.x;
+  float* const out = job.out;
   for (size_t t = 0; t < tiles; ++t) {
     const size_t begin = rows * t / tiles, end = rows * (t + 1) / tiles;
     job.x = x + begin * job.x_stride;
     job.out = out + begin * job.out_stride;
     products.function[end - begin](job);
   }
+  job.x = x;
+  job.out = out;
 }
 
 }  // namespace
