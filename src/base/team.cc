@@ -20,12 +20,18 @@ void Barrier::wait() {
     generation_.notify_all();
     return;
   }
-  for (int spin = 0; spin < 2000; ++spin) {
-    if (generation_.load(std::memory_order_acquire) != generation) return;
+  const int spins = spins_.load(std::memory_order_relaxed);
+  for (int spin = 0; spin < spins; ++spin) {
+    if (generation_.load(std::memory_order_acquire) != generation) {
+      if (spins < kMostSpins)
+        spins_.store(std::min(2 * spins, kMostSpins), std::memory_order_relaxed);
+      return;
+    }
 #if defined(__x86_64__) || defined(__i386__)
     __builtin_ia32_pause();
 #endif
   }
+  spins_.store(std::max(spins / 2, kLeastSpins), std::memory_order_relaxed);
   while (generation_.load(std::memory_order_acquire) == generation)
     generation_.wait(generation, std::memory_order_acquire);
 }
@@ -47,6 +53,7 @@ Team::Team(int threads) {
   omp_set_dynamic(0);
   size_ = std::min(threads, kMostThreads);
   barrier_ = std::make_unique<Barrier>(size_);
+  remainders_ = std::make_unique<Remainder[]>(static_cast<size_t>(size_));
 }
 
 void Team::run(const std::function<void(Worker&)>& body) {
@@ -58,7 +65,7 @@ void Team::run(const std::function<void(Worker&)>& body) {
     if (omp_get_num_threads() != size_) {
       if (omp_get_thread_num() == 0) failed.store(true);
     } else {
-      Worker worker(omp_get_thread_num(), size_, *barrier_);
+      Worker worker(omp_get_thread_num(), size_, *barrier_, remainders_.get());
       try {
         body(worker);
       } catch (...) {

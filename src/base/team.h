@@ -1,8 +1,10 @@
 // SPDX-License-Identifier: Apache-2.0
 // Threads. One Team runs one parallel region per forward step; inside it threads meet at barriers.
 #pragma once
+#include <algorithm>
 #include <atomic>
 #include <cstddef>
+#include <cstdint>
 #include <functional>
 #include <memory>
 
@@ -15,8 +17,10 @@ struct Range {
   size_t begin, end;
 };
 
-/// Meets `count` threads: spins for about ten microseconds, then parks, so that it is fast on a
-/// core complex and harmless when the machine is oversubscribed.
+/// Meets `count` threads: spins for some ten microseconds, then parks. Where spinning was in vain
+/// (another program holds a core, or there are more threads than cores) it is cut short, and grows
+/// again as soon as it helps: fast on a core complex, and harmless when the machine is
+/// oversubscribed.
 class Barrier {
  public:
   explicit Barrier(int count) : count_(count) {}
@@ -24,15 +28,59 @@ class Barrier {
 
  private:
   const int count_;
-  std::atomic<int> arrived_{0};
-  std::atomic<unsigned> generation_{0};
+  alignas(64) std::atomic<int> arrived_{0};
+  alignas(64) std::atomic<unsigned> generation_{0};
+  std::atomic<int> spins_{kMostSpins};  // before parking; a hint
+  static constexpr int kLeastSpins = 16, kMostSpins = 4096;
+};
+
+/// What is left of a thread's share, in units. Its owner takes from the front, others from the
+/// back.
+class alignas(64) Remainder {
+ public:
+  /// Nobody takes from the share before; by its owner.
+  void open(Range units) { state_.store(units.begin | units.end << 32, std::memory_order_release); }
+  /// Takes an n-th of what is left, at least one unit; false if nothing is.
+  bool take_front(size_t nth, Range& taken) {
+    return take(
+        [&](Range left, size_t n) {
+          taken = {left.begin, left.begin + n};
+          return Range{left.begin + n, left.end};
+        },
+        nth);
+  }
+  bool take_back(size_t nth, Range& taken) {
+    return take(
+        [&](Range left, size_t n) {
+          taken = {left.end - n, left.end};
+          return Range{left.begin, left.end - n};
+        },
+        nth);
+  }
+
+ private:
+  template <class Cut>
+  bool take(const Cut& cut, size_t nth) {
+    uint64_t state = state_.load(std::memory_order_acquire);
+    for (;;) {
+      const Range left = {state & 0xffffffff, state >> 32};
+      if (left.begin >= left.end) return false;
+      const Range rest = cut(left, std::max<size_t>(1, (left.end - left.begin) / nth));
+      if (state_.compare_exchange_weak(state, rest.begin | rest.end << 32,
+                                       std::memory_order_acq_rel, std::memory_order_acquire))
+        return true;
+    }
+  }
+
+  std::atomic<uint64_t> state_{0};  // begin below, end above
 };
 
 /// One thread's place in the region that Team::run opened.
 class Worker {
  public:
-  Worker(int index, int count, Barrier& barrier)
-      : index_(index), count_(count), barrier_(&barrier) {}
+  /// `remainders` [count]: for deal().
+  Worker(int index, int count, Barrier& barrier, Remainder* remainders = nullptr)
+      : index_(index), count_(count), barrier_(&barrier), remainders_(remainders) {}
   int index() const { return index_; }
   int count() const { return count_; }
   bool first() const { return index_ == 0; }
@@ -50,12 +98,39 @@ class Worker {
   /// This thread's share of `n` items, contiguous and equal to within one `unit`: the same thread
   /// gets the same share each time, so what it touched first stays on its NUMA node.
   Range share(size_t n, size_t unit = 1) const;
+  /// Calls body(range) for pieces of whole units that together are this thread's share of `n`; when
+  /// they are done, for what others have not begun: nobody waits long for a thread whose core is
+  /// slower, or busy with another program. Every thread of the team calls this with the same
+  /// arguments, and a barrier stands between two calls.
+  template <class Body>
+  void deal(size_t n, size_t unit, const Body& body);
 
  private:
   int index_, count_;
   Barrier* barrier_;
+  Remainder* remainders_;
   PhaseClock* clock_ = nullptr;
 };
+
+template <class Body>
+void Worker::deal(size_t n, size_t unit, const Body& body) {
+  if (count_ == 1) {
+    if (n > 0) body(Range{0, n});
+    return;
+  }
+  // The pieces shrink as the end comes near, so that no thread is left with a long last one.
+  constexpr size_t kOwnPart = 4, kOthersPart = 2;
+  const auto run = [&](Range units) {
+    body(Range{units.begin * unit, std::min(n, units.end * unit)});
+  };
+  const size_t units = (n + unit - 1) / unit, count = static_cast<size_t>(count_);
+  const size_t index = static_cast<size_t>(index_);
+  Range taken{};
+  remainders_[index].open({units * index / count, units * (index + 1) / count});
+  while (remainders_[index].take_front(kOwnPart, taken)) run(taken);
+  for (size_t i = 1; i < count; ++i)
+    while (remainders_[(index + i) % count].take_back(kOthersPart, taken)) run(taken);
+}
 
 /// Deals task indices to whichever thread is free. Reset by one thread before a barrier.
 class TaskCounter {
@@ -82,6 +157,7 @@ class Team {
  private:
   int size_;
   std::unique_ptr<Barrier> barrier_;
+  std::unique_ptr<Remainder[]> remainders_;  // [size_]
 };
 
 }  // namespace rill

@@ -21,6 +21,10 @@ namespace {
 /// twice costs less than one more barrier.
 constexpr size_t kPrivateRows = 4;
 
+/// Panels of a weight that are dealt together: what a kernel reads side by side. Even, since gate
+/// and up panels alternate.
+constexpr size_t kDealtPanels = 4;
+
 AttentionShape attention_shape(const ModelConfig& config, const Arithmetic& arithmetic) {
   return {config.num_heads,      config.num_kv_heads,  config.head_dim, arithmetic.attention_type,
           arithmetic.block_size, arithmetic.attention, arithmetic.kv};
@@ -297,12 +301,13 @@ class Transformer::Pass {
       return static_cast<const float*>(to);
     });
     begin(worker, Operation::HEAD);
-    const Range mine =
-        linear(worker, weights_.head(), a, {logits_, config_.vocab_size, nullptr, Epilogue::STORE});
-    const size_t first = mine.begin * kPanel;
-    const size_t last = std::min(mine.end * kPanel, config_.vocab_size);
-    for (size_t i = 0; i < wanted_.size() && first < last; ++i)
-      if (!finite(logits_ + i * config_.vocab_size + first, last - first)) report(wanted_[i]);
+    const Target target = {logits_, config_.vocab_size, nullptr, Epilogue::STORE};
+    linear(worker, weights_.head(), a, target, [&](Range panels) {
+      const size_t first = panels.begin * kPanel;
+      const size_t last = std::min(panels.end * kPanel, config_.vocab_size);
+      for (size_t i = 0; i < wanted_.size(); ++i)
+        if (!finite(logits_ + i * config_.vocab_size + first, last - first)) report(wanted_[i]);
+    });
   }
 
   void report(size_t row) {
@@ -327,14 +332,19 @@ class Transformer::Pass {
     const float* bias;
     Epilogue epilogue;
   };
-  // This thread's panels of y = W a. Returns which.
-  Range linear(Worker& worker, const PackedMatrix& weight, const Activations& a,
-               const Target& target) {
-    const size_t panels = (weight.outputs + kPanel - 1) / kPanel;
-    const Range mine = worker.share(panels, target.epilogue == Epilogue::SILU_MUL ? 2 : 1);
+  // y = W a, the panels dealt to the threads. done(panels) follows each piece.
+  template <class Done>
+  void linear(Worker& worker, const PackedMatrix& weight, const Activations& a,
+              const Target& target, const Done& done) {
     const LinearJob job = {&weight, target.bias, a, target.y, target.stride, target.epilogue};
-    if (mine.begin < mine.end) runtime_.kernels.linear(job, mine.begin, mine.end);
-    return mine;
+    worker.deal((weight.outputs + kPanel - 1) / kPanel, kDealtPanels, [&](Range panels) {
+      runtime_.kernels.linear(job, panels.begin, panels.end);
+      done(panels);
+    });
+  }
+  void linear(Worker& worker, const PackedMatrix& weight, const Activations& a,
+              const Target& target) {
+    linear(worker, weight, a, target, [](Range) {});
   }
 
   Activations normed(Worker& worker, const float* weight) {
