@@ -12,26 +12,15 @@
 
 namespace rill {
 
-void Barrier::wait() {
-  const unsigned generation = generation_.load(std::memory_order_acquire);
-  if (arrived_.fetch_add(1, std::memory_order_acq_rel) + 1 == count_) {
-    arrived_.store(0, std::memory_order_relaxed);
-    generation_.store(generation + 1, std::memory_order_release);
-    generation_.notify_all();
-    return;
-  }
-  const int spins = spins_.load(std::memory_order_relaxed);
-  for (int spin = 0; spin < spins; ++spin) {
-    if (generation_.load(std::memory_order_acquire) != generation) {
-      if (spins < kMostSpins)
-        spins_.store(std::min(2 * spins, kMostSpins), std::memory_order_relaxed);
-      return;
-    }
-#if defined(__x86_64__) || defined(__i386__)
-    __builtin_ia32_pause();
-#endif
-  }
-  spins_.store(std::max(spins / 2, kLeastSpins), std::memory_order_relaxed);
+bool Barrier::arrive(unsigned generation) {
+  if (arrived_.fetch_add(1, std::memory_order_acq_rel) + 1 < count_) return false;
+  arrived_.store(0, std::memory_order_relaxed);
+  generation_.store(generation + 1, std::memory_order_release);
+  generation_.notify_all();
+  return true;
+}
+
+void Barrier::park(unsigned generation) {
   while (generation_.load(std::memory_order_acquire) == generation)
     generation_.wait(generation, std::memory_order_acquire);
 }

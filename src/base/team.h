@@ -24,9 +24,37 @@ struct Range {
 class Barrier {
  public:
   explicit Barrier(int count) : count_(count) {}
-  void wait();
+  void wait() {
+    wait([] {});
+  }
+  /// Calls idle() over and over while it spins: something short that is useful, but not needed.
+  template <class Idle>
+  void wait(const Idle& idle) {
+    const unsigned generation = generation_.load(std::memory_order_acquire);
+    if (arrive(generation)) return;
+    const int spins = spins_.load(std::memory_order_relaxed);
+    for (int spin = 0; spin < spins; ++spin) {
+      if (generation_.load(std::memory_order_acquire) != generation) {
+        if (spins < kMostSpins)
+          spins_.store(std::min(2 * spins, kMostSpins), std::memory_order_relaxed);
+        return;
+      }
+      idle();
+      pause();
+    }
+    spins_.store(std::max(spins / 2, kLeastSpins), std::memory_order_relaxed);
+    park(generation);
+  }
 
  private:
+  static void pause() {
+#if defined(__x86_64__) || defined(__i386__)
+    __builtin_ia32_pause();
+#endif
+  }
+  bool arrive(unsigned generation);  // true for the last, who lets all go on
+  void park(unsigned generation);
+
   const int count_;
   alignas(64) std::atomic<int> arrived_{0};
   alignas(64) std::atomic<unsigned> generation_{0};
@@ -85,9 +113,14 @@ class Worker {
   int count() const { return count_; }
   bool first() const { return index_ == 0; }
   void barrier() {
+    barrier([] {});
+  }
+  /// As Barrier::wait: idle() is called while this thread waits.
+  template <class Idle>
+  void barrier(const Idle& idle) {
     if (count_ == 1) return;
     const size_t phase = clock_ ? clock_->enter(PhaseClock::kWaiting) : PhaseClock::kWaiting;
-    barrier_->wait();
+    barrier_->wait(idle);
     if (clock_) clock_->enter(phase);
   }
   /// From now on this thread's time is divided on `clock`; null (the usual): on none.

@@ -93,6 +93,35 @@ size_t own_scratch_bytes(const ScratchSize& size) {
   return arena.used();
 }
 
+// What a thread reads of a weight first, asked for while it waits at a barrier: the memory would
+// stand still meanwhile. Only worth it where a step is bound by reading weights.
+class alignas(64) ReadAhead {
+ public:
+  // From now on: panels from `panel` on, in the order in which kernels read them.
+  void aim(const PackedMatrix& weight, size_t panel) {
+    const size_t bytes = panel_bytes(weight.format, weight.depth);
+    const std::byte* first = weight.data + panel * bytes;
+    if (first == first_) return;
+    first_ = first;
+    stride_ = bytes;
+    next_ = 0;
+    end_ = std::min(kMost, kDealtPanels * bytes) / (kDealtPanels * kRun);
+  }
+  void ask() {
+    if (next_ == end_) return;
+    for (size_t panel = 0; panel < kDealtPanels; ++panel)
+      for (size_t line = 0; line < kRun; line += 64)
+        __builtin_prefetch(first_ + panel * stride_ + next_ * kRun + line, 0, 2);
+    ++next_;
+  }
+
+ private:
+  static constexpr size_t kMost = size_t{256} << 10;  // a part of the smallest second-level cache
+  static constexpr size_t kRun = 256;                 // bytes of a panel
+  const std::byte* first_ = nullptr;
+  size_t stride_ = 0, next_ = 0, end_ = 0;
+};
+
 // Counts tokens in, and out again unless the step succeeds.
 class Growth {
  public:
@@ -149,6 +178,7 @@ class Transformer::Pass {
     rows_.reserve(size.rows);
     wanted_.reserve(size.rows);
     queries_.reserve(size.rows);
+    ahead_.resize(static_cast<size_t>(size.threads));
   }
 
   // Takes up the tokens of a sequence that was `position` long.
@@ -200,6 +230,18 @@ class Transformer::Pass {
     worker.enter(static_cast<size_t>(operation));
   }
 
+  // A barrier. A thread that waits asks for its share of the next weight.
+  void meet(Worker& worker, const PackedMatrix& next) {
+    if (rows_.size() > kMostRows) {
+      worker.barrier();
+      return;
+    }
+    ReadAhead& ahead = ahead_[static_cast<size_t>(worker.index())];
+    const size_t panels = (next.outputs + kPanel - 1) / kPanel;
+    ahead.aim(next, worker.share(panels, kDealtPanels).begin);
+    worker.barrier([&] { ahead.ask(); });
+  }
+
   void embed(Worker& worker) {
     begin(worker, Operation::EMBEDDING);
     const Range mine = worker.share(rows_.size());
@@ -217,19 +259,19 @@ class Transformer::Pass {
     begin(worker, Operation::QKV);
     linear(worker, w.qkv, a,
            {scratch_.qkv, row_stride(widths_.qkv()), w.qkv_bias, Epilogue::STORE});
-    worker.barrier();
+    meet(worker, w.o);
     begin(worker, Operation::HEADS);
     heads(worker, layer);
-    worker.barrier();
+    meet(worker, w.o);
     begin(worker, Operation::ATTENTION);
     attention_.run(worker, layer, scratch_.attended, row_stride(widths_.q));
-    worker.barrier();
+    meet(worker, w.o);
     const Activations attended =
         converted(worker, scratch_.attended, row_stride(widths_.q), widths_.q);
     begin(worker, Operation::O);
     linear(worker, w.o, attended,
            {scratch_.x, row_stride(widths_.hidden), w.o_bias, Epilogue::ADD});
-    worker.barrier();
+    meet(worker, w.gate_up);
   }
 
   void feed_forward(Worker& worker, size_t layer) {
@@ -238,11 +280,12 @@ class Transformer::Pass {
     const Activations b = normed(worker, w.post_attention_norm);
     begin(worker, Operation::GATE_UP);
     linear(worker, w.gate_up, b, {scratch_.gated, stride, nullptr, Epilogue::SILU_MUL});
-    worker.barrier();
+    meet(worker, w.down);
     const Activations gated = converted(worker, scratch_.gated, stride, widths_.intermediate);
     begin(worker, Operation::DOWN);
     linear(worker, w.down, gated, {scratch_.x, row_stride(widths_.hidden), nullptr, Epilogue::ADD});
-    worker.barrier();
+    meet(worker,
+         layer + 1 < weights_.layers().size() ? weights_.layers()[layer + 1].qkv : weights_.head());
   }
 
   // Norms and rotates queries and keys, and stores keys and values as the cache holds them. A
@@ -400,6 +443,7 @@ class Transformer::Pass {
   float* logits_ = nullptr;
   float* hidden_ = nullptr;
   Profile* profile_ = nullptr;
+  std::vector<ReadAhead> ahead_;  // [threads]
   std::atomic<size_t> bad_{0};
 };
 

@@ -5,7 +5,9 @@
 
 #include <gtest/gtest.h>
 
+#include <algorithm>
 #include <atomic>
+#include <chrono>
 #include <cstdlib>
 #include <set>
 #include <stdexcept>
@@ -183,6 +185,104 @@ TEST(WorkerShare, IsTheSameEachTime) {
   const Range first = worker.share(999, 16), again = worker.share(999, 16);
   EXPECT_EQ(first.begin, again.begin);
   EXPECT_EQ(first.end, again.end);
+}
+
+TEST(WorkerDeal, GivesEveryItemToOneThreadInWholeUnits) {
+  for (int threads : thread_counts()) {
+    Team team(threads);
+    for (size_t n : {0u, 1u, 3u, 4u, 5u, 64u, 1001u})
+      for (size_t unit : {1u, 4u, 300u}) {
+        std::vector<int> dealt(n, 0);  // each element is touched by the thread that got it alone
+        std::atomic<int> ragged{0};
+        team.run([&](Worker& worker) {
+          for (int round = 0; round < 3; ++round) {
+            worker.deal(n, unit, [&](Range range) {
+              if (range.begin >= range.end || range.begin % unit ||
+                  (range.end % unit && range.end != n))
+                ragged.fetch_add(1);
+              for (size_t i = range.begin; i < range.end; ++i) ++dealt[i];
+            });
+            worker.barrier();
+          }
+        });
+        ASSERT_EQ(dealt, std::vector<int>(n, 3)) << n << " by " << unit << " over " << threads;
+        ASSERT_EQ(ragged.load(), 0);
+      }
+  }
+}
+
+TEST(WorkerDeal, OthersTakeWhatASlowThreadHasNotBegun) {
+  Team team(2);
+  std::vector<int> owner(100, -1);
+  team.run([&](Worker& worker) {
+    worker.deal(owner.size(), 1, [&](Range range) {
+      for (size_t i = range.begin; i < range.end; ++i)
+        std::atomic_ref(owner[i]).store(worker.index());
+      while (!worker.first() && std::atomic_ref(owner[0]).load() < 0) std::this_thread::yield();
+      // The first thread's core is busy until nothing is left but what it holds.
+      while (worker.first() && std::atomic_ref(owner[49]).load() < 0) std::this_thread::yield();
+    });
+  });
+  EXPECT_EQ(owner[0], 0);
+  EXPECT_EQ(owner[49], 1) << "the last of the first thread's share";
+}
+
+TEST(WorkerBarrier, IsIdleOnlyWhileItWaits) {
+  Team team(2);
+  int idle[2] = {};
+  team.run([&](Worker& worker) {
+    // The second thread arrives when the first has waited for a while; no one waits for it.
+    while (!worker.first() && std::atomic_ref(idle[0]).load() < 3) std::this_thread::yield();
+    worker.barrier([&] { std::atomic_ref(idle[worker.index()]).fetch_add(1); });
+  });
+  EXPECT_GE(idle[0], 3);
+  EXPECT_EQ(idle[1], 0);
+}
+
+// Seconds of 300 parallel steps, each some tens of microseconds of work and a barrier: like a small
+// model's decode. The best of five.
+double seconds_of_steps(int threads) {
+  Team team(threads);
+  double best = 1e9;
+  for (int round = 0; round < 5; ++round) {
+    const auto start = std::chrono::steady_clock::now();
+    team.run([](Worker& worker) {
+      for (int step = 0; step < 300; ++step) {
+        worker.deal(64, 1, [](Range range) {
+          for (size_t i = range.begin * 5000; i < range.end * 5000; ++i) {
+            double x = static_cast<double>(i);
+            asm volatile("" : "+x"(x));
+          }
+        });
+        worker.barrier();
+      }
+    });
+    const std::chrono::duration<double> taken = std::chrono::steady_clock::now() - start;
+    best = std::min(best, taken.count());
+  }
+  return best;
+}
+
+// What either may cost at the most is far above what it should (nothing; the share of the cores
+// that the other program takes), since the machine may be shared, and far below what threads that
+// spin for others who cannot run would cost.
+TEST(Team, FourTimesMoreThreadsThanCoresDoNotCollapse) {
+  const double even = seconds_of_steps(available_cores());
+  const double over = seconds_of_steps(oversubscribed());
+  EXPECT_LT(over, 3 * even);
+}
+
+TEST(Team, ABusyNeighbourTakesItsShareAndLittleMore) {
+  const double alone = seconds_of_steps(available_cores());
+  std::atomic<bool> stop{false};
+  std::thread neighbour([&] {
+    while (!stop.load(std::memory_order_relaxed)) {
+    }
+  });
+  const double beside = seconds_of_steps(available_cores());
+  stop.store(true);
+  neighbour.join();
+  EXPECT_LT(beside, 5 * alone);
 }
 
 TEST(TaskCounter, DealsEveryTaskOnceAndAgainAfterReset) {
