@@ -49,8 +49,8 @@ Times measure(const QwenBenchmark& asked, LoadedModel& model, const Method& meth
     if (!asked.prefill) break;
     tell(name + "prefill of " + std::to_string(length) + " ...");
     const BenchTest test{length, 0, 0, asked.batch};
-    runner.run(test, asked.warm_ups, false);
-    const BenchResult result = runner.run(test, asked.iterations, false);
+    runner.run(test, {asked.warm_ups, false});
+    const BenchResult result = runner.run(test, {asked.iterations, false});
     times.prefill.push_back(1000 * statistics(result.seconds).mean);
   }
   if (!asked.decode) return times;

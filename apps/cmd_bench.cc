@@ -5,9 +5,11 @@
 
 #include "commands.h"
 #include "common_options.h"
+#include "engine/bench_plot.h"
 #include "engine/bench_report.h"
 #include "engine/bench_run.h"
 #include "engine/bench_values.h"
+#include "gnuplot.h"
 #include "model/config.h"
 
 namespace rill::apps {
@@ -19,7 +21,8 @@ struct BenchOptions {
   std::string prompts = "512", generated = "128", depths = "0", batches = "1", threads;
   std::vector<std::string> pairs;
   size_t repetitions = 5;
-  bool no_warmup = false;
+  bool no_warmup = false, profile = false, fill = false;
+  std::string roofline;
   ReportFormat format = ReportFormat::MD;
 };
 
@@ -68,22 +71,19 @@ class ThreadRun {
                          model_->arithmetic,
                          model_->kernels.name,
                          model_->team.size(),
-                         options_.common.load_options().session.chunk,
-                         {}};
-    BenchRunner runner(*model_, model_->arithmetic, model_->runtime(), model_->session);
+                         options_.common.load_options().session.chunk};
+    BenchRunner runner(*model_, model_->arithmetic, model_->runtime(), model_->session,
+                       options_.fill ? Fill::RANDOM : Fill::COMPUTED);
     tell("measuring the ceilings");
-    const size_t working_set = model_->weights.bytes_per_token();
-    subject.ceilings = measure_ceilings(model_->team, working_set);
-    std::vector<BenchResult> results;
+    CeilingProbe probe(model_->team, model_->weights.bytes_per_token());
+    const bool profile = options_.profile || !options_.roofline.empty();
+    const BenchRun how{options_.repetitions, !options_.no_warmup, profile, &probe};
+    std::vector<nlohmann::ordered_json> rows;
     for (const BenchTest& test : tests_) {
       tell(test.name());
-      results.push_back(runner.run(test, options_.repetitions, !options_.no_warmup));
-      // The machine drifts: a ceiling is the best seen over the whole run.
-      subject.ceilings.keep_best(measure_ceilings(model_->team, working_set));
+      rows.push_back(bench_row(subject, runner.run(test, how)));
     }
     tell("");
-    std::vector<nlohmann::ordered_json> rows;
-    for (const BenchResult& result : results) rows.push_back(bench_row(subject, result));
     return rows;
   }
 
@@ -130,10 +130,12 @@ int run_bench(const BenchOptions& options) {
   if (options.common.model.empty() == options.shape.empty())
     throw UsageError("give either a MODEL folder or --shape NAME (for instance qwen3-0.6b)");
   const std::vector<BenchTest> tests = plan_of(options).tests();
+  if (!options.roofline.empty()) require_plot(options.roofline, "--roofline");
   std::vector<nlohmann::ordered_json> rows;
   for (int threads : threads_of(options))
     for (auto& row : ThreadRun(options, tests, threads).rows()) rows.push_back(std::move(row));
   print(format_report(rows, options.format));
+  if (!options.roofline.empty()) run_gnuplot(roofline_script(rows, options.roofline));
   check_ceilings(rows);
   return 0;
 }
@@ -162,6 +164,9 @@ void add_test_options(CLI::App& command, BenchOptions& options) {
       ->group(group);
   command.add_flag("--no-warmup", options.no_warmup, "no untimed run before each test")
       ->group(group);
+  command
+      .add_flag("--fill", options.fill, "random K and V for the tokens of -d, not computed ones")
+      ->group(group);
 }
 
 }  // namespace
@@ -189,6 +194,12 @@ void add_bench_command(Program& program) {
           },
           "md, csv, json or jsonl (default md)")
       ->type_name("FORMAT");
+  command->add_flag("--profile", options->profile,
+                    "also the time, work and percentage of each operation");
+  command
+      ->add_option("--roofline", options->roofline,
+                   "draw each operation's speed under the ceilings (an SVG, with gnuplot)")
+      ->type_name("FILE.svg");
   add_arithmetic_options(*command, options->common);
   add_chunk_option(*command, options->common);
 }

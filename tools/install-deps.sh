@@ -1,9 +1,9 @@
 #!/usr/bin/env bash
 # SPDX-License-Identifier: Apache-2.0
 # Finds what Rill needs and this machine lacks, and installs it with apt-get (Debian, Ubuntu).
-#   tools/install-deps.sh [--check] [build] [tools]
+#   tools/install-deps.sh [--check] [build] [tools] [plots]
 # build: what compiling and testing take (the default). tools: clang with its sanitizers, libFuzzer
-# and OpenMP, and clang-format. --check: install nothing, only say what is missing.
+# and OpenMP, and clang-format. plots: gnuplot, which draws what benchmarks measured. --check: install nothing, only say what is missing.
 # Silent when nothing is missing. Exit status 0: all there; 1: something is missing.
 set -u
 
@@ -12,9 +12,9 @@ groups=()
 for argument in "$@"; do
   case "$argument" in
     --check) check_only=yes ;;
-    build | tools) groups+=("$argument") ;;
+    build | tools | plots) groups+=("$argument") ;;
     *)
-      echo "tools/install-deps.sh: '$argument' is unknown; use --check, build or tools" >&2
+      echo "tools/install-deps.sh: '$argument' is unknown; use --check, build, tools or plots" >&2
       exit 2
       ;;
   esac
@@ -121,6 +121,7 @@ find_missing() {
         need libomp-dev clang_openmp
         need clang-format has clang-format
         ;;
+      plots) need gnuplot-nox has gnuplot ;;
     esac
   done
 }

@@ -3,6 +3,8 @@
 
 #include <algorithm>
 
+#include "engine/bench_values.h"
+
 namespace rill {
 namespace {
 
@@ -11,6 +13,11 @@ double matrix_bytes(Format format, size_t outputs, size_t depth) {
   const size_t padded = (depth + kDepthUnit - 1) / kDepthUnit * kDepthUnit;
   const size_t panels = (outputs + kPanel - 1) / kPanel;
   return static_cast<double>(panels) * static_cast<double>(panel_bytes(format, padded));
+}
+
+/// Bytes of one value of K or V.
+double value_bytes(Format kv) {
+  return kv == Format::F32 ? 4 : 2;
 }
 
 double product(size_t a, size_t b) {
@@ -51,6 +58,17 @@ double value_of(const Ceilings& measured, Ceiling ceiling) {
   return 0;
 }
 
+Ceilings median_of(const std::vector<Ceilings>& measured) {
+  Ceilings result;
+  for (double Ceilings::*kind : {&Ceilings::fma, &Ceilings::vdpbf16ps, &Ceilings::vnni,
+                                 &Ceilings::maddubs, &Ceilings::bandwidth}) {
+    std::vector<double> values;
+    for (const Ceilings& ceilings : measured) values.push_back(ceilings.*kind);
+    result.*kind = median(values);
+  }
+  return result;
+}
+
 Ceiling ceiling_of(Operand operand, const std::string& isa) {
   const bool bf16 = isa == "avx512bf16";
   const bool vnni = bf16 || isa == "avx512vnni";
@@ -58,67 +76,98 @@ Ceiling ceiling_of(Operand operand, const std::string& isa) {
   return operand == Operand::BF16 && bf16 ? Ceiling::VDPBF16PS : Ceiling::FMA;
 }
 
+IdealTime ideal_time(const Work& work, Ceiling ceiling, const Ceilings& measured) {
+  const double computing = work.flops / value_of(measured, ceiling);
+  const double reading = work.bytes / measured.bandwidth;
+  return computing > reading ? IdealTime{computing, ceiling}
+                             : IdealTime{reading, Ceiling::BANDWIDTH};
+}
+
+Work attention_work(const ModelConfig& config, Format kv, size_t start, size_t tokens) {
+  const auto first = static_cast<double>(start), count = static_cast<double>(tokens);
+  const double visible = count * first + count * (count + 1) / 2;  // query i sees start + i + 1
+  return {4 * product(config.num_heads, config.head_dim) * visible,
+          2 * product(config.num_kv_heads, config.head_dim) * value_bytes(kv) * (first + count)};
+}
+
 CostModel::CostModel(const ModelConfig& config, const Arithmetic& arithmetic,
                      const std::string& isa)
-    : linear_ceiling_(ceiling_of(arithmetic.linear, isa)),
+    : config_(config),
+      kv_(arithmetic.kv),
+      linear_ceiling_(ceiling_of(arithmetic.linear, isa)),
       attention_ceiling_(ceiling_of(arithmetic.attention, isa)) {
   const size_t q = config.num_heads * config.head_dim;
   const size_t kv = config.num_kv_heads * config.head_dim;
   const size_t hidden = config.hidden_size, inner = config.intermediate_size;
-  const auto layers = static_cast<double>(config.num_layers);
-  const auto bytes = [&](size_t outputs, size_t depth) {
-    return matrix_bytes(arithmetic.weights, outputs, depth);
+  const auto add = [&](Operation operation, size_t matrices, size_t outputs, size_t depth) {
+    const Format format = operation == Operation::HEAD ? arithmetic.table : arithmetic.weights;
+    const auto count = static_cast<double>(matrices);
+    linear_.push_back({operation, count * 2 * product(outputs, depth),
+                       count * matrix_bytes(format, outputs, depth)});
   };
-  layer_flops_ =
-      layers * 2 * (product(q + 2 * kv, hidden) + product(hidden, q) + 3 * product(inner, hidden));
-  layer_bytes_ = layers * (bytes(q + 2 * kv, hidden) + bytes(hidden, q) + 2 * bytes(inner, hidden) +
-                           bytes(hidden, inner));
-  head_flops_ = 2 * product(config.vocab_size, hidden);
-  head_bytes_ = matrix_bytes(arithmetic.table, config.vocab_size, hidden);
-  const double value_bytes = arithmetic.kv == Format::F32 ? 4 : 2;
-  attention_flops_ = layers * 4 * static_cast<double>(q);
-  attention_bytes_ = layers * 2 * static_cast<double>(kv) * value_bytes;
+  add(Operation::QKV, config.num_layers, q + 2 * kv, hidden);
+  add(Operation::O, config.num_layers, hidden, q);
+  add(Operation::GATE_UP, 2 * config.num_layers, inner, hidden);
+  add(Operation::DOWN, config.num_layers, hidden, inner);
+  add(Operation::HEAD, 1, config.vocab_size, hidden);
 }
 
 void CostModel::add_share(const StepShare& share) {
-  const auto start = static_cast<double>(share.start), tokens = static_cast<double>(share.tokens);
   rows_ += share.tokens;
   logits_ += share.logits;
-  visible_ += tokens * start + tokens * (tokens + 1) / 2;  // token i sees start + i + 1 keys
-  keys_ += start + tokens;
+  const Work layer = attention_work(config_, kv_, share.start, share.tokens);
+  attention_.flops += static_cast<double>(config_.num_layers) * layer.flops;
+  attention_.bytes += static_cast<double>(config_.num_layers) * layer.bytes;
 }
 
 void CostModel::end_step() {
-  const auto rows = static_cast<double>(rows_), logits = static_cast<double>(logits_);
-  operations_.push_back({linear_ceiling_, rows * layer_flops_, layer_bytes_});
-  operations_.push_back(
-      {attention_ceiling_, visible_ * attention_flops_, keys_ * attention_bytes_});
-  if (logits_) operations_.push_back({linear_ceiling_, logits * head_flops_, head_bytes_});
+  for (const Linear& linear : linear_) {
+    const size_t rows = linear.operation == Operation::HEAD ? logits_ : rows_;
+    if (rows)
+      parts_.push_back({linear.operation,
+                        linear_ceiling_,
+                        {static_cast<double>(rows) * linear.flops, linear.bytes}});
+  }
+  parts_.push_back({Operation::ATTENTION, attention_ceiling_, attention_});
   rows_ = logits_ = 0;
-  visible_ = keys_ = 0;
+  attention_ = {};
 }
 
-Work CostModel::total() const {
+Work CostModel::sum(const Operation* only) const {
   Work work;
-  for (const Operation& operation : operations_) {
-    work.flops += operation.flops;
-    work.bytes += operation.bytes;
-  }
+  for_parts(only, [&](const Part& part) {
+    work.flops += part.work.flops;
+    work.bytes += part.work.bytes;
+  });
   return work;
 }
 
-IdealTime CostModel::ideal(const Ceilings& measured) const {
+Work CostModel::total() const {
+  return sum(nullptr);
+}
+
+Work CostModel::total(Operation operation) const {
+  return sum(&operation);
+}
+
+IdealTime CostModel::ideal_of(const Ceilings& measured, const Operation* only) const {
   IdealTime ideal;
   double shares[kCeilingKinds] = {};
-  for (const Operation& operation : operations_) {
-    const double computing = operation.flops / value_of(measured, operation.ceiling);
-    const double reading = operation.bytes / measured.bandwidth;
-    const Ceiling binding = computing > reading ? operation.ceiling : Ceiling::BANDWIDTH;
-    shares[static_cast<size_t>(binding)] += std::max(computing, reading);
-    ideal.seconds += std::max(computing, reading);
-  }
+  for_parts(only, [&](const Part& part) {
+    const IdealTime time = ideal_time(part.work, part.ceiling, measured);
+    shares[static_cast<size_t>(time.binding)] += time.seconds;
+    ideal.seconds += time.seconds;
+  });
   ideal.binding = static_cast<Ceiling>(std::max_element(shares, shares + kCeilingKinds) - shares);
   return ideal;
+}
+
+IdealTime CostModel::ideal(const Ceilings& measured) const {
+  return ideal_of(measured, nullptr);
+}
+
+IdealTime CostModel::ideal(const Ceilings& measured, Operation operation) const {
+  return ideal_of(measured, &operation);
 }
 
 }  // namespace rill

@@ -9,6 +9,7 @@
 #include "kernels/ceilings.h"
 #include "model/arithmetic.h"
 #include "model/config.h"
+#include "model/profile.h"
 
 namespace rill {
 
@@ -20,6 +21,9 @@ constexpr size_t kCeilingKinds = 5;
 const char* to_string(Ceiling ceiling);
 /// The measured value, in bytes/s or op/s.
 double value_of(const Ceilings& measured, Ceiling ceiling);
+
+/// Of each kind the median of `measured`.
+Ceilings median_of(const std::vector<Ceilings>& measured);
 
 /// The instruction whose peak bounds products of `operand` on instruction set `isa`.
 Ceiling ceiling_of(Operand operand, const std::string& isa);
@@ -36,11 +40,18 @@ struct IdealTime {
   Ceiling binding = Ceiling::BANDWIDTH;  // the one with the largest share of `seconds`
 };
 
+/// max(flops / peak of `ceiling`, bytes / bandwidth).
+IdealTime ideal_time(const Work& work, Ceiling ceiling, const Ceilings& measured);
+
 /// One sequence's part of a step: `tokens` new ones after `start` that are in its cache.
 struct StepShare {
   size_t start, tokens;
   size_t logits;  // rows of logits wanted
 };
+
+/// Useful work of attention, one layer, for `tokens` queries after `start` keys: all of them are
+/// read once, and each query sees those before it and itself.
+Work attention_work(const ModelConfig& config, Format kv, size_t start, size_t tokens);
 
 /// Adds up the useful work of the steps of one test.
 class CostModel {
@@ -51,25 +62,40 @@ class CostModel {
   void add_share(const StepShare& share);
   void end_step();
 
+  /// Of all operations, or of one; what has no work worth counting (norms, RoPE) has none.
   Work total() const;
-  /// Sum over steps and operations of max(flops / peak, bytes / bandwidth).
+  Work total(Operation operation) const;
+  /// Sum over steps and operations (or one of them) of max(flops / peak, bytes / bandwidth).
   IdealTime ideal(const Ceilings& measured) const;
+  IdealTime ideal(const Ceilings& measured, Operation operation) const;
 
  private:
+  struct Linear {
+    Operation operation;
+    double flops, bytes;  // a row, a step
+  };
   /// Steps of a test are few kinds of work: each is kept with its sums, since max() does not
   /// distribute over sums of unlike steps.
-  struct Operation {
+  struct Part {
+    Operation operation;
     Ceiling ceiling;
-    double flops, bytes;
+    Work work;
   };
+  template <class Use>
+  void for_parts(const Operation* only, const Use& use) const {
+    for (const Part& part : parts_)
+      if (!only || part.operation == *only) use(part);
+  }
+  Work sum(const Operation* only) const;
+  IdealTime ideal_of(const Ceilings& measured, const Operation* only) const;
 
+  ModelConfig config_;
+  Format kv_;
   Ceiling linear_ceiling_, attention_ceiling_;
-  double layer_flops_, layer_bytes_;          // linear layers: FLOPs a token, bytes a step
-  double head_flops_, head_bytes_;            // head: FLOPs a row of logits, bytes a step
-  double attention_flops_, attention_bytes_;  // a visible key of one query, a key in the cache
-  size_t rows_ = 0, logits_ = 0;              // of the step under way
-  double visible_ = 0, keys_ = 0;
-  std::vector<Operation> operations_;
+  std::vector<Linear> linear_;  // of all layers, and the head
+  Work attention_;              // of the step under way
+  size_t rows_ = 0, logits_ = 0;
+  std::vector<Part> parts_;
 };
 
 }  // namespace rill

@@ -2,12 +2,12 @@
 #include "engine/bench_report.h"
 
 #include <algorithm>
-#include <iomanip>
 #include <sstream>
 
 #include "base/error.h"
 #include "base/topology.h"
 #include "build_commit.h"
+#include "engine/bench_profile.h"
 
 namespace rill {
 namespace {
@@ -43,37 +43,6 @@ const char* name_of(Operand operand) {
   return "";
 }
 
-std::string dump(const Json& value, int indent = -1) {
-  return value.dump(indent, ' ', false, Json::error_handler_t::replace);
-}
-
-/// A cell of CSV: always quoted, as llama-bench does.
-std::string quoted(const Json& value) {
-  const std::string text = value.is_string() ? value.get<std::string>() : dump(value);
-  std::string cell = "\"";
-  for (char c : text) {
-    if (c == '"') cell += '"';
-    cell += c;
-  }
-  return cell + "\"";
-}
-
-std::string csv(const std::vector<Json>& rows) {
-  std::ostringstream text;
-  const auto line = [&](const Json& row, bool names) {
-    bool first = true;
-    for (const auto& [name, value] : row.items()) {
-      if (value.is_array()) continue;  // the samples: JSON alone has them
-      text << (first ? "" : ",") << (names ? name : quoted(value));
-      first = false;
-    }
-    text << "\n";
-  };
-  if (!rows.empty()) line(rows.front(), true);
-  for (const Json& row : rows) line(row, false);
-  return text.str();
-}
-
 std::string size_text(double bytes) {
   constexpr double kGiB = 1024.0 * 1024 * 1024;
   return bytes < kGiB ? fixed(bytes / 1024 / 1024) + " MiB" : fixed(bytes / kGiB) + " GiB";
@@ -83,10 +52,48 @@ std::string count_text(double count) {
   return count < 1e9 ? fixed(count / 1e6) + " M" : fixed(count / 1e9) + " B";
 }
 
+/// How near each repetition came to its own ceilings.
+struct Verdict {
+  std::vector<double> percents;  // of all
+  std::vector<double> counted;   // of the settled ones; of all if there are none
+  size_t settled = 0;
+  Ceilings ceilings;  // median of the counted ones
+};
+
+Verdict verdict_of(const BenchResult& result) {
+  Verdict verdict;
+  std::vector<Ceilings> ceilings;
+  for (const Judgement& judgement : result.judgements) verdict.settled += judgement.settled;
+  for (size_t i = 0; i < result.seconds.size(); ++i) {
+    const Judgement& judgement = result.judgements[i];
+    const double ideal = result.cost.ideal(judgement.ceilings).seconds;
+    verdict.percents.push_back(100 * ideal / result.seconds[i]);
+    if (verdict.settled > 0 && !judgement.settled) continue;
+    verdict.counted.push_back(verdict.percents.back());
+    ceilings.push_back(judgement.ceilings);
+  }
+  verdict.ceilings = median_of(ceilings);
+  return verdict;
+}
+
 /// Do the rows differ from `usual` in `field`? Then the table shows it.
 bool unusual(const std::vector<Json>& rows, const char* field, size_t usual) {
   return std::any_of(rows.begin(), rows.end(),
                      [&](const Json& row) { return row[field].get<size_t>() != usual; });
+}
+
+/// "fma 530.1" or, if the tests of these threads differ, "fma 528.0 to 531.2"; "" if there is none.
+std::string range_of(const std::vector<Json>& rows, int threads, Ceiling kind) {
+  double least = 0, most = 0;
+  for (const Json& row : rows) {
+    if (row["n_threads"].get<int>() != threads) continue;
+    const double value = row[std::string("peak_") + to_string(kind)].get<double>();
+    least = most == 0 ? value : std::min(least, value);
+    most = std::max(most, value);
+  }
+  if (most <= 0) return "";
+  const std::string low = fixed(least, 1), high = fixed(most, 1);
+  return std::string(to_string(kind)) + " " + (low == high ? low : low + " to " + high);
 }
 
 /// One line for each thread count.
@@ -96,13 +103,13 @@ std::string ceiling_lines(const std::vector<Json>& rows) {
   for (const Json& row : rows) {
     if (row["n_threads"].get<int>() == threads) continue;
     threads = row["n_threads"].get<int>();
-    text << "ceilings measured in this run, " << threads
+    text << "ceilings measured beside the tests, " << threads
          << (threads == 1 ? " thread: " : " threads: ");
     for (Ceiling kind : {Ceiling::FMA, Ceiling::VDPBF16PS, Ceiling::VNNI, Ceiling::MADDUBS}) {
-      const double value = row[std::string("peak_") + to_string(kind)].get<double>();
-      if (value > 0) text << to_string(kind) << " " << fixed(value, 1) << " GFLOP/s, ";
+      const std::string range = range_of(rows, threads, kind);
+      if (!range.empty()) text << range << " GFLOP/s, ";
     }
-    text << "bandwidth " << fixed(row["peak_bandwidth"].get<double>(), 1) << " GB/s\n";
+    text << range_of(rows, threads, Ceiling::BANDWIDTH) << " GB/s\n";
   }
   return text.str();
 }
@@ -131,32 +138,11 @@ std::string markdown(const std::vector<Json>& rows) {
                  fixed(number("ceiling_value"), 1), fixed(number("pct_of_ceiling"), 1)});
     cells.push_back(line);
   }
-  return markdown_table(cells, 1) + "\n" + ceiling_lines(rows) + "\nbuild: " + kBuildCommit + "\n";
-}
-
-/// Columns that a terminal shows; the only wide character that we print is none, the only
-/// multi-byte one the sign ±.
-size_t columns_of(const std::string& text) {
-  return static_cast<size_t>(std::count_if(text.begin(), text.end(), [](char c) {
-    return (static_cast<unsigned char>(c) & 0xC0) != 0x80;
-  }));
+  return markdown_table(cells, 1) + "\n" + ceiling_lines(rows) + profile_tables(rows) +
+         "\nbuild: " + kBuildCommit + "\n";
 }
 
 }  // namespace
-
-ReportFormat parse_report_format(const std::string& text, const std::string& option) {
-  if (text == "md") return ReportFormat::MD;
-  if (text == "csv") return ReportFormat::CSV;
-  if (text == "json") return ReportFormat::JSON;
-  if (text == "jsonl") return ReportFormat::JSONL;
-  fail(option, " is \"", text, "\"; use md, csv, json or jsonl");
-}
-
-std::string fixed(double value, int digits) {
-  std::ostringstream text;
-  text << std::fixed << std::setprecision(digits) << value;
-  return text.str();
-}
 
 std::string model_type(const ModelConfig& config, const Arithmetic& arithmetic) {
   for (const PublishedModel& model : published_models()) {
@@ -184,50 +170,55 @@ Json bench_row(const BenchSubject& subject, const BenchResult& result) {
   }
   const Statistics time = statistics(result.seconds), rate = statistics(rates);
   const Work work = result.cost.total();
-  const IdealTime ideal = result.cost.ideal(subject.ceilings);
-  const Ceilings& peaks = subject.ceilings;
+  const Verdict verdict = verdict_of(result);
+  const Ceilings& peaks = verdict.ceilings;
+  const IdealTime ideal = result.cost.ideal(peaks);
   const Arithmetic& arithmetic = subject.arithmetic;
   const BenchTest& test = result.test;
-  return Json{{"build_commit", kBuildCommit},
-              {"cpu_info", cpu_name()},
-              {"backends", "CPU"},
-              {"model_filename", subject.model_file},
-              {"model_type", subject.model_type},
-              {"model_size", subject.model_bytes},
-              {"model_n_params", subject.parameters},
-              {"n_batch", subject.chunk},
-              {"n_threads", subject.threads},
-              {"type_k", name_of(arithmetic.kv)},
-              {"type_v", name_of(arithmetic.kv)},
-              {"n_prompt", test.prompt},
-              {"n_gen", test.generated},
-              {"n_depth", test.depth},
-              {"n_sequences", test.batch},
-              {"test", test.name()},
-              {"test_time", result.time},
-              {"avg_ns", static_cast<int64_t>(time.mean * 1e9)},
-              {"stddev_ns", static_cast<int64_t>(time.deviation * 1e9)},
-              {"avg_ts", rate.mean},
-              {"stddev_ts", rate.deviation},
-              {"samples_ns", samples_ns},
-              {"samples_ts", samples_ts},
-              {"isa", subject.isa},
-              {"compute", name_of(arithmetic.attention)},
-              {"compute_linear", name_of(arithmetic.linear)},
-              {"weights", to_string(arithmetic.declared)},
-              {"kv", name_of(arithmetic.kv)},
-              {"attention", to_string(arithmetic.attention_type)},
-              {"block", arithmetic.block_size},
-              {"gbps", work.bytes / time.mean / 1e9},
-              {"gflops", work.flops / time.mean / 1e9},
-              {"ceiling", to_string(ideal.binding)},
-              {"ceiling_value", value_of(peaks, ideal.binding) / 1e9},
-              {"pct_of_ceiling", 100 * ideal.seconds / time.mean},
-              {"peak_fma", peaks.fma / 1e9},
-              {"peak_vdpbf16ps", peaks.vdpbf16ps / 1e9},
-              {"peak_vnni", peaks.vnni / 1e9},
-              {"peak_maddubs", peaks.maddubs / 1e9},
-              {"peak_bandwidth", peaks.bandwidth / 1e9}};
+  Json row{{"build_commit", kBuildCommit},
+           {"cpu_info", cpu_name()},
+           {"backends", "CPU"},
+           {"model_filename", subject.model_file},
+           {"model_type", subject.model_type},
+           {"model_size", subject.model_bytes},
+           {"model_n_params", subject.parameters},
+           {"n_batch", subject.chunk},
+           {"n_threads", subject.threads},
+           {"type_k", name_of(arithmetic.kv)},
+           {"type_v", name_of(arithmetic.kv)},
+           {"n_prompt", test.prompt},
+           {"n_gen", test.generated},
+           {"n_depth", test.depth},
+           {"n_sequences", test.batch},
+           {"test", test.name()},
+           {"test_time", result.time},
+           {"avg_ns", static_cast<int64_t>(time.mean * 1e9)},
+           {"stddev_ns", static_cast<int64_t>(time.deviation * 1e9)},
+           {"avg_ts", rate.mean},
+           {"stddev_ts", rate.deviation},
+           {"samples_ns", samples_ns},
+           {"samples_ts", samples_ts},
+           {"isa", subject.isa},
+           {"compute", name_of(arithmetic.attention)},
+           {"compute_linear", name_of(arithmetic.linear)},
+           {"weights", to_string(arithmetic.declared)},
+           {"kv", name_of(arithmetic.kv)},
+           {"attention", to_string(arithmetic.attention_type)},
+           {"block", arithmetic.block_size},
+           {"gbps", work.bytes / time.mean / 1e9},
+           {"gflops", work.flops / time.mean / 1e9},
+           {"ceiling", to_string(ideal.binding)},
+           {"ceiling_value", value_of(peaks, ideal.binding) / 1e9},
+           {"pct_of_ceiling", median(verdict.counted)},
+           {"samples_pct", verdict.percents},
+           {"settled", verdict.settled},
+           {"peak_fma", peaks.fma / 1e9},
+           {"peak_vdpbf16ps", peaks.vdpbf16ps / 1e9},
+           {"peak_vnni", peaks.vnni / 1e9},
+           {"peak_maddubs", peaks.maddubs / 1e9},
+           {"peak_bandwidth", peaks.bandwidth / 1e9}};
+  if (result.profile) row["profile"] = profile_rows(result);
+  return row;
 }
 
 void check_ceilings(const std::vector<Json>& rows) {
@@ -243,37 +234,7 @@ void check_ceilings(const std::vector<Json>& rows) {
 }
 
 std::string format_report(const std::vector<Json>& rows, ReportFormat format) {
-  switch (format) {
-    case ReportFormat::MD:
-      return markdown(rows);
-    case ReportFormat::CSV:
-      return csv(rows);
-    case ReportFormat::JSON:
-      return dump(Json(rows), 2) + "\n";
-    case ReportFormat::JSONL:
-      break;
-  }
-  std::string text;
-  for (const Json& row : rows) text += dump(row) + "\n";
-  return text;
-}
-
-std::string markdown_table(const std::vector<std::vector<std::string>>& cells, size_t numbers) {
-  std::vector<size_t> widths(cells.front().size(), 3);
-  for (const auto& line : cells)
-    for (size_t i = 0; i < line.size(); ++i) widths[i] = std::max(widths[i], columns_of(line[i]));
-  std::ostringstream text;
-  for (size_t row = 0; row < cells.size(); ++row) {
-    for (size_t i = 0; i < widths.size(); ++i) {
-      const std::string padding(widths[i] - columns_of(cells[row][i]), ' ');
-      text << "| " << (i < numbers ? cells[row][i] + padding : padding + cells[row][i]) << " ";
-    }
-    text << "|\n";
-    for (size_t i = 0; row == 0 && i < widths.size(); ++i)
-      text << "| " << std::string(widths[i] - 1, '-') << (i < numbers ? '-' : ':') << " ";
-    if (row == 0) text << "|\n";
-  }
-  return text.str();
+  return format == ReportFormat::MD ? markdown(rows) : format_rows(rows, format);
 }
 
 }  // namespace rill

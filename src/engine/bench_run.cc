@@ -6,6 +6,8 @@
 #include <chrono>
 #include <ctime>
 
+#include "engine/bench_fill.h"
+
 namespace rill {
 namespace {
 
@@ -48,11 +50,21 @@ std::vector<BenchTest> BenchPlan::tests() const {
   return tests;
 }
 
+Judgement judge(const Ceilings& before, const Ceilings& after) {
+  constexpr double kMostChange = 0.05;
+  Judgement judgement{before};
+  judgement.ceilings.keep_best(after);
+  judgement.settled = std::min(before.bandwidth, after.bandwidth) >=
+                      (1 - kMostChange) * judgement.ceilings.bandwidth;
+  return judgement;
+}
+
 BenchRunner::BenchRunner(const LoadedModel& model, const Arithmetic& arithmetic, Runtime runtime,
-                         const SessionSize& size)
+                         const SessionSize& size, Fill depth)
     : config_(model.config),
       arithmetic_(arithmetic),
-      isa_(runtime.kernels.name),
+      runtime_(runtime),
+      depth_(depth),
       session_(model, arithmetic, runtime, size),
       tokens_(size.context),
       logits_(size.sequences * model.config.vocab_size * sizeof(float), "logits") {
@@ -62,16 +74,26 @@ BenchRunner::BenchRunner(const LoadedModel& model, const Arithmetic& arithmetic,
     tokens_[i] = static_cast<int32_t>((i * 2654435761u + 12345u) % config_.vocab_size);
 }
 
-BenchResult BenchRunner::run(const BenchTest& test, size_t repetitions, bool warm_up) {
+BenchResult BenchRunner::run(const BenchTest& test, const BenchRun& how) {
   assert(test.batch <= session_.size().sequences && test.context() <= session_.size().context);
-  BenchResult result{test, {}, CostModel(config_, arithmetic_, isa_), utc_time()};
-  if (warm_up) {
+  BenchResult result{test, CostModel(config_, arithmetic_, runtime_.kernels.name), utc_time()};
+  if (how.warm_up) {
     BenchTest shorter = test;
     shorter.generated = std::min<size_t>(test.generated, 1);
     once(shorter, nullptr);
   }
-  for (size_t i = 0; i < repetitions; ++i)
+  fill(test.depth, test.batch);
+  if (how.profile) result.profile.emplace(runtime_.team.size());
+  Ceilings before = how.probe ? how.probe->measure() : Ceilings{};
+  for (size_t i = 0; i < how.repetitions; ++i) {
+    session_.transformer().set_profile(result.profile ? &*result.profile : nullptr);
     result.seconds.push_back(once(test, i == 0 ? &result.cost : nullptr));
+    session_.transformer().set_profile(nullptr);
+    if (!how.probe) continue;
+    const Ceilings after = how.probe->measure();
+    result.judgements.push_back(judge(before, after));
+    before = after;
+  }
   return result;
 }
 
@@ -100,8 +122,16 @@ double BenchRunner::once(const BenchTest& test, CostModel* cost) {
 void BenchRunner::fill(size_t depth, size_t batch) {
   size_t common = depth;
   for (size_t i = 0; i < batch; ++i) common = std::min(common, sequences_[i].length());
+  if (depth_ == Fill::RANDOM) common = std::min(common, filled_);  // no token of a test's own
   for (size_t i = 0; i < sequences_.size(); ++i) sequences_[i].truncate(i < batch ? common : 0);
-  prefill(depth - common, batch, false, nullptr);
+  filled_ = depth;
+  if (depth_ == Fill::COMPUTED) {
+    prefill(depth - common, batch, false, nullptr);
+    return;
+  }
+  constexpr uint64_t kSeed = 42;
+  for (size_t i = 0; i < batch; ++i)
+    fill_random(sequences_[i], config_, depth - common, kSeed, runtime_.team);
 }
 
 /// Appends `tokens` to each of `batch` sequences, one after the other, in steps of the chunk; a

@@ -2,11 +2,14 @@
 // Runs the tests of a benchmark: prompts of a length, tokens generated, after a depth of context.
 #pragma once
 #include <cstdint>
+#include <optional>
 #include <string>
 #include <vector>
 
 #include "engine/bench_cost.h"
 #include "engine/session.h"
+#include "kernels/ceilings.h"
+#include "model/profile.h"
 
 namespace rill {
 
@@ -30,15 +33,36 @@ struct BenchPlan {
   std::vector<BenchTest> tests() const;
 };
 
+/// How a test is run.
+struct BenchRun {
+  size_t repetitions = 5;
+  bool warm_up = true;            // an untimed run before (the prompt and one token)
+  bool profile = false;           // where the time goes
+  CeilingProbe* probe = nullptr;  // measures the ceilings before and after each repetition
+};
+
+/// Ceilings that judge one repetition: the better of those measured right before and right after.
+struct Judgement {
+  Ceilings ceilings;
+  /// Do the two bandwidths agree within 5 %? If not, the machine changed its speed meanwhile.
+  bool settled = true;
+};
+Judgement judge(const Ceilings& before, const Ceilings& after);
+
 /// What a test took, and what it did at least.
 struct BenchResult {
   BenchTest test;
-  std::vector<double> seconds;  // of each repetition
-  CostModel cost;               // of one repetition
-  std::string time;             // of its start, UTC, ISO 8601
+  CostModel cost;                          // of one repetition
+  std::string time;                        // of its start, UTC, ISO 8601
+  std::vector<double> seconds = {};        // of each repetition
+  std::vector<Judgement> judgements = {};  // of each repetition; with a probe
+  std::optional<Profile> profile = {};     // of all repetitions together
 
   size_t tokens() const { return test.batch * (test.prompt + test.generated); }
 };
+
+/// Where the tokens of a depth come from.
+enum class Fill { COMPUTED, RANDOM };
 
 /// Runs tests on a model. Tokens are arbitrary but the same each time: their values change neither
 /// the work nor its order.
@@ -46,11 +70,10 @@ class BenchRunner {
  public:
   /// Scratch and KV cache are allocated here: `size` holds the longest context and largest batch.
   BenchRunner(const LoadedModel& model, const Arithmetic& arithmetic, Runtime runtime,
-              const SessionSize& size);
+              const SessionSize& size, Fill depth = Fill::COMPUTED);
 
-  /// `repetitions` timed runs after an untimed one (the prompt and one token; none if not
-  /// `warm_up`). The depth is computed once and kept for the tests that follow.
-  BenchResult run(const BenchTest& test, size_t repetitions, bool warm_up);
+  /// The depth is filled once and kept for the tests that follow.
+  BenchResult run(const BenchTest& test, const BenchRun& how);
 
   /// Seconds of each generated token of one run, the prompt untimed.
   std::vector<double> steps(const BenchTest& test);
@@ -64,9 +87,11 @@ class BenchRunner {
 
   const ModelConfig& config_;
   Arithmetic arithmetic_;
-  std::string isa_;
+  Runtime runtime_;
+  Fill depth_;
   Session session_;
   std::vector<KvSequence> sequences_;
+  size_t filled_ = 0;            // depth of the last fill
   std::vector<int32_t> tokens_;  // [context]
   Buffer logits_;                // [sequences][vocabulary]
 };

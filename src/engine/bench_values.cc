@@ -1,6 +1,7 @@
 // SPDX-License-Identifier: Apache-2.0
 #include "engine/bench_values.h"
 
+#include <algorithm>
 #include <charconv>
 #include <cmath>
 #include <string_view>
@@ -97,6 +98,13 @@ Statistics statistics(const std::vector<double>& samples) {
   for (double sample : samples) squares += (sample - result.mean) * (sample - result.mean);
   result.deviation = std::sqrt(squares / (count - 1));
   return result;
+}
+
+double median(std::vector<double> samples) {
+  if (samples.empty()) return 0;
+  std::sort(samples.begin(), samples.end());
+  const size_t half = samples.size() / 2;
+  return samples.size() % 2 ? samples[half] : (samples[half - 1] + samples[half]) / 2;
 }
 
 }  // namespace rill

@@ -24,4 +24,7 @@ struct Statistics {
 };
 Statistics statistics(const std::vector<double>& samples);
 
+/// The middle one, or the mean of the two in the middle; 0 of none.
+double median(std::vector<double> samples);
+
 }  // namespace rill

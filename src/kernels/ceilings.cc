@@ -9,8 +9,8 @@
 #include <cstdint>
 #include <cstring>
 #include <limits>
+#include <utility>
 
-#include "base/buffer.h"
 #include "base/topology.h"
 
 namespace rill {
@@ -50,19 +50,30 @@ struct PeakLoop {
   uint64_t iterations;  // some milliseconds
 };
 
-constexpr int kRounds = 5;
-/// Rounds end here even on a machine that is busy with other work, where they take long.
-constexpr double kMostSeconds = 0.4;
+/// How long to measure one thing: rounds, of which the best counts. After `seconds` they end at
+/// `least` even on a machine that is busy with other work, where they take long.
+struct Effort {
+  int least, most;
+  double seconds;
+};
+constexpr Effort kThorough = {1, 5, 0.4}, kBrief = {2, 2, 0}, kBriefReading = {8, 1000, 0.06};
 
-double peak(Team& team, const PeakLoop& loop) {
+/// The best of some rounds of `measure()`.
+template <class Measure>
+double best_of(Effort effort, const Measure& measure) {
   double best = 0;
-  const double deadline = now() + kMostSeconds;
-  for (int round = 0; round == 0 || (round < kRounds && now() < deadline); ++round) {
+  const double deadline = now() + effort.seconds;
+  for (int round = 0; round < effort.least || (round < effort.most && now() < deadline); ++round)
+    best = std::max(best, measure());
+  return best;
+}
+
+double peak(Team& team, const PeakLoop& loop, Effort effort) {
+  return best_of(effort, [&] {
     const double seconds = timed(team, [&](Worker&) { loop.run(loop.iterations); });
     const double operations = loop.operations * static_cast<double>(loop.iterations);
-    best = std::max(best, team.size() * operations / seconds);
-  }
-  return best;
+    return team.size() * operations / seconds;
+  });
 }
 
 /// Multiplications and additions that any compiler vectorises as far as its baseline goes.
@@ -133,9 +144,9 @@ void maddubs_zmm(uint64_t iterations) {
 
 constexpr uint64_t kIterations = 2000000;
 
-void measure_instructions(Team& team, Ceilings& ceilings) {
+void measure_vectors(Team& team, Effort effort, Ceilings& ceilings) {
   const auto best = [&](double& ceiling, void (*run)(uint64_t), double operations) {
-    ceiling = std::max(ceiling, peak(team, {run, operations, kIterations}));
+    ceiling = std::max(ceiling, peak(team, {run, operations, kIterations}, effort));
   };
   __builtin_cpu_init();
   if (__builtin_cpu_supports("avx2") && __builtin_cpu_supports("fma")) {
@@ -164,7 +175,7 @@ bool has_avx() {
 
 #else
 
-void measure_instructions(Team&, Ceilings&) {}
+void measure_vectors(Team&, Effort, Ceilings&) {}
 
 template <bool kAvx>
 inline void read_line(const std::byte* p) {
@@ -180,11 +191,12 @@ bool has_avx() {
 
 #endif
 
-/// How to read: a thread's share in `streams` runs side by side, `step` bytes of each in turn,
-/// asking `ahead` bytes ahead (0: the processor's own prefetching alone).
-struct ReadPattern {
-  size_t streams, step, ahead;
-};
+Ceilings measure_instructions(Team& team, Effort effort) {
+  Ceilings ceilings;
+  measure_vectors(team, effort, ceilings);
+  if (ceilings.fma == 0) ceilings.fma = peak(team, {portable_loop, 64 * 2, 1000000}, effort);
+  return ceilings;
+}
 
 /// Returns the bytes read: what the cutting into streams leaves over is not.
 template <bool kAvx>
@@ -218,24 +230,34 @@ double bandwidth(Team& team, const Buffer& buffer, ReadPattern pattern, size_t t
   return static_cast<double>(total) / seconds;
 }
 
-/// The best of all patterns.
-double bandwidth(Team& team, size_t bytes, bool huge_pages) {
-  constexpr ReadPattern kPatterns[] = {{1, 256, 0},   {2, 256, 0},   {4, 256, 0},   {8, 256, 0},
-                                       {1, 64, 8192}, {2, 64, 4096}, {4, 64, 2048}, {4, 256, 2048}};
-  constexpr size_t kLeast = size_t{64} << 20;  // shorter readings are noise
-  Buffer buffer(bytes, "the measurement of read bandwidth");
-  if (!huge_pages) madvise(buffer.data(), buffer.size(), MADV_NOHUGEPAGE);
-  team.run([&](Worker& worker) {
-    const Range share = worker.share(bytes, 4096);
-    std::memset(buffer.data() + share.begin, 1, share.end - share.begin);
-  });
-  double best = 0;
-  const double deadline = now() + kMostSeconds;
-  for (int round = 0; round == 0 || (round < kRounds && now() < deadline); ++round)
-    for (const ReadPattern& pattern : kPatterns)
-      best = std::max(best, bandwidth(team, buffer, pattern, std::max<size_t>(1, kLeast / bytes)));
-  return best;
-}
+constexpr size_t kLeastRead = size_t{64} << 20;  // shorter readings are noise
+
+constexpr ReadPattern kPatterns[] = {{1, 256, 0},   {2, 256, 0},   {4, 256, 0},   {8, 256, 0},
+                                     {1, 64, 8192}, {2, 64, 4096}, {4, 64, 2048}, {4, 256, 2048}};
+
+/// A buffer and how fast each pattern reads it.
+struct Readings {
+  Buffer buffer;
+  std::vector<std::pair<double, ReadPattern>> best;  // fastest first
+
+  Readings(Team& team, size_t bytes, bool huge_pages)
+      : buffer(bytes, "the measurement of read bandwidth") {
+    if (!huge_pages) madvise(buffer.data(), buffer.size(), MADV_NOHUGEPAGE);
+    team.run([&](Worker& worker) {
+      const Range share = worker.share(bytes, 4096);
+      std::memset(buffer.data() + share.begin, 1, share.end - share.begin);
+    });
+    for (ReadPattern pattern : kPatterns) best.push_back({0, pattern});
+    const size_t times = std::max<size_t>(1, kLeastRead / bytes);
+    best_of(kThorough, [&] {  // a round tries all, so that all see the same moods of the machine
+      for (auto& [speed, pattern] : best)
+        speed = std::max(speed, bandwidth(team, buffer, pattern, times));
+      return 0.0;
+    });
+    std::sort(best.begin(), best.end(),
+              [](const auto& a, const auto& b) { return a.first > b.first; });
+  }
+};
 
 /// `working_set`, but no more than the caches hold eight times over (it reads no faster, and all
 /// rounds must fit in a second), and enough for every thread to have eight streams.
@@ -256,16 +278,31 @@ void Ceilings::keep_best(const Ceilings& other) {
   bandwidth = std::max(bandwidth, other.bandwidth);
 }
 
-Ceilings measure_ceilings(Team& team, size_t working_set) {
-  Ceilings ceilings;
-  measure_instructions(team, ceilings);
-  if (ceilings.fma == 0) ceilings.fma = peak(team, {portable_loop, 64 * 2, 1000000});
+CeilingProbe::CeilingProbe(Team& team, size_t working_set) : team_(team) {
+  first_ = measure_instructions(team, kThorough);
   const size_t bytes = read_bytes(team, working_set);
-  ceilings.bandwidth = bandwidth(team, bytes, true);
-  // Pages matter where memory does.
-  if (bytes >= size_t{2} << 20)
-    ceilings.bandwidth = std::max(ceilings.bandwidth, bandwidth(team, bytes, false));
+  Readings readings(team, bytes, true);
+  if (bytes >= size_t{2} << 20) {  // pages matter where memory does
+    Readings small(team, bytes, false);
+    if (small.best.front().first > readings.best.front().first) readings = std::move(small);
+  }
+  buffer_ = std::move(readings.buffer);
+  for (size_t i = 0; i < 3; ++i) patterns_.push_back(readings.best[i].second);
+  first_.bandwidth = readings.best.front().first;
+}
+
+Ceilings CeilingProbe::measure() {
+  Ceilings ceilings = measure_instructions(team_, kBrief);
+  const size_t times = std::max<size_t>(1, kLeastRead / 4 / buffer_.size());
+  size_t turn = 0;
+  ceilings.bandwidth = best_of(kBriefReading, [&] {
+    return bandwidth(team_, buffer_, patterns_[turn++ % patterns_.size()], times);
+  });
   return ceilings;
+}
+
+Ceilings measure_ceilings(Team& team, size_t working_set) {
+  return CeilingProbe(team, working_set).first();
 }
 
 }  // namespace rill

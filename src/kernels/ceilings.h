@@ -3,7 +3,9 @@
 #pragma once
 #include <cstddef>
 #include <cstdint>
+#include <vector>
 
+#include "base/buffer.h"
 #include "base/team.h"
 
 namespace rill {
@@ -16,15 +18,40 @@ struct Ceilings {
   double maddubs = 0;    // op/s of the same without VNNI: eight VPMADDUBSW added in 16 bits
   double bandwidth = 0;  // bytes/s read
 
-  /// Takes the larger of each: a machine drifts, and a ceiling is the best that was ever seen.
+  /// Takes the larger of each: other programs and a machine's drift only ever take away.
   void keep_best(const Ceilings& other);
 };
 
-/// Measures all of them on `team` in about two seconds: loops of the bare instruction in twelve
-/// independent chains, and reads of a buffer (best of 1, 2, 4 and 8 streams a thread, with and
-/// without prefetching ahead, on huge and on 4 KiB pages), each the best of several rounds.
-/// `working_set` is how many bytes are read over and over: a model that is smaller than the caches
-/// is read faster than memory is. Throws rill::Error if the buffer cannot be allocated.
+/// How to read: a thread's share in `streams` runs side by side, `step` bytes of each in turn,
+/// asking `ahead` bytes ahead (0: the processor's own prefetching alone).
+struct ReadPattern {
+  size_t streams, step, ahead;
+};
+
+/// Measures all of them, thoroughly once and then briefly as often as asked.
+class CeilingProbe {
+ public:
+  /// In about two seconds: loops of the bare instruction in twelve independent chains, and reads of
+  /// a buffer (best of 1, 2, 4 and 8 streams a thread, with and without prefetching ahead, on huge
+  /// and on 4 KiB pages), each the best of several rounds. `working_set` is how many bytes are read
+  /// over and over: a model that is smaller than the caches is read faster than memory is. Throws
+  /// rill::Error if the buffer cannot be allocated.
+  explicit CeilingProbe(Team& team, size_t working_set = SIZE_MAX);
+
+  const Ceilings& first() const { return first_; }
+  /// Once more in about a tenth of a second, with the ways of reading that were fastest at first: a
+  /// shared machine's bandwidth changes from one minute to the next, so what judges a result is
+  /// measured right beside it.
+  Ceilings measure();
+
+ private:
+  Team& team_;
+  Buffer buffer_;
+  std::vector<ReadPattern> patterns_;  // the fastest ones
+  Ceilings first_;
+};
+
+/// CeilingProbe::first.
 Ceilings measure_ceilings(Team& team, size_t working_set = SIZE_MAX);
 
 }  // namespace rill

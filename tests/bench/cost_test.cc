@@ -115,6 +115,31 @@ TEST(CostModel, EveryOperationAgainstItsOwnCeiling) {
   EXPECT_EQ(ideal(WeightType::INT8, ComputeType::BF16, "avx2").binding, Ceiling::MADDUBS);
 }
 
+TEST(CostModel, OperationsAddUpToTheWhole) {
+  const ModelConfig config = published_model("qwen3-0.6b").config();
+  Ceilings measured;
+  measured.fma = measured.vnni = measured.maddubs = 100e9;
+  measured.vdpbf16ps = 200e9;
+  measured.bandwidth = 10e9;
+  CostModel cost(config, arithmetic_of(WeightType::BF16), "avx512bf16");
+  for (const StepShare share : {StepShare{0, 512, 0}, {512, 30, 1}, {542, 1, 1}}) {
+    cost.add_share(share);
+    cost.end_step();
+  }
+  double flops = 0, bytes = 0, seconds = 0;
+  for (size_t i = 0; i < kOperations; ++i) {
+    const auto operation = static_cast<Operation>(i);
+    flops += cost.total(operation).flops;
+    bytes += cost.total(operation).bytes;
+    seconds += cost.ideal(measured, operation).seconds;
+  }
+  EXPECT_DOUBLE_EQ(flops, cost.total().flops);
+  EXPECT_DOUBLE_EQ(bytes, cost.total().bytes);
+  EXPECT_DOUBLE_EQ(seconds, cost.ideal(measured).seconds);
+  EXPECT_EQ(cost.total(Operation::HEAD).flops, 2 * 2 * kHeadWeights);
+  EXPECT_EQ(cost.total(Operation::WAITING).bytes, 0);
+}
+
 TEST(CostModel, DecodeIsBytesOverBandwidth) {
   const ModelConfig config = published_model("qwen3-0.6b").config();
   Ceilings measured;

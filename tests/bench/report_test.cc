@@ -14,23 +14,30 @@ const ModelConfig& config() {
   return value;
 }
 
-/// Two repetitions of pp512 on a machine whose ceilings are made up.
+Ceilings ceilings() {
+  Ceilings made_up;
+  made_up.fma = 200e9;
+  made_up.vdpbf16ps = 400e9;
+  made_up.bandwidth = 30e9;
+  return made_up;
+}
+
+BenchSubject subject(const std::string& file = "qwen3-0.6b") {
+  const Arithmetic arithmetic = resolve_arithmetic({}, DType::BF16);
+  return {file, model_type(config(), arithmetic), 1 << 30, 596049920, arithmetic, "avx512bf16", 2,
+          512};
+}
+
+/// Some repetitions of pp512 on a machine whose ceilings are made up.
 Json row(std::vector<double> seconds, const std::string& file = "qwen3-0.6b") {
-  ArithmeticOptions options;
-  const Arithmetic arithmetic = resolve_arithmetic(options, DType::BF16);
-  BenchSubject subject{
-      file, model_type(config(), arithmetic), 1 << 30, 596049920, arithmetic, "avx512bf16", 2, 512,
-      {}};
-  subject.ceilings.fma = 200e9;
-  subject.ceilings.vdpbf16ps = 400e9;
-  subject.ceilings.bandwidth = 30e9;
   BenchResult result{{512, 0, 0, 1},
-                     std::move(seconds),
-                     CostModel(config(), arithmetic, subject.isa),
-                     "2026-01-01T00:00:00Z"};
+                     CostModel(config(), subject().arithmetic, "avx512bf16"),
+                     "2026-01-01T00:00:00Z",
+                     std::move(seconds)};
+  result.judgements.assign(result.seconds.size(), {ceilings(), true});
   result.cost.add_share({0, 512, 1});
   result.cost.end_step();
-  return bench_row(subject, result);
+  return bench_row(subject(file), result);
 }
 
 TEST(BenchRow, TheFieldsOfLlamaBenchAndRill) {
@@ -51,11 +58,48 @@ TEST(BenchRow, TheFieldsOfLlamaBenchAndRill) {
   EXPECT_DOUBLE_EQ(json["ceiling_value"].get<double>(), 400);
 }
 
-TEST(BenchRow, PercentageIsIdealOverMeanTime) {
-  const Json json = row({2, 4});
-  const double layer_flops = json["gflops"].get<double>() * 1e9 * 3 - 2 * 151936.0 * 1024;
+TEST(BenchRow, PercentageIsTheMedianOfIdealOverTime) {
+  const Json json = row({2, 4, 5});
+  const double layer_flops = json["gflops"].get<double>() * 1e9 * 11 / 3 - 2 * 151936.0 * 1024;
   const double ideal = layer_flops / 400e9 + 2 * 151936.0 * 1024 / 30e9;
-  EXPECT_NEAR(json["pct_of_ceiling"].get<double>(), 100 * ideal / 3, 1e-6);
+  EXPECT_NEAR(json["pct_of_ceiling"].get<double>(), 100 * ideal / 4, 1e-6);
+  ASSERT_EQ(json["samples_pct"].size(), 3u);
+  EXPECT_NEAR(json["samples_pct"][0].get<double>(), 100 * ideal / 2, 1e-6);
+}
+
+TEST(BenchRow, EachRepetitionIsJudgedByItsOwnCeilings) {
+  BenchResult result{{0, 1, 0, 1},
+                     CostModel(config(), subject().arithmetic, "avx512bf16"),
+                     "",
+                     {0.04, 0.02, 0.03}};
+  result.cost.add_share({0, 1, 1});
+  result.cost.end_step();
+  const double bytes = result.cost.total().bytes;
+  for (double bandwidth : {40e9, 80e9, 60e9}) {
+    result.judgements.push_back({ceilings(), true});
+    result.judgements.back().ceilings.bandwidth = bandwidth;
+  }
+  EXPECT_NEAR(bench_row(subject(), result)["pct_of_ceiling"].get<double>(),
+              100 * bytes / 40e9 / 0.04, 1e-6);
+  EXPECT_NEAR(bench_row(subject(), result)["peak_bandwidth"].get<double>(), 60, 1e-9);
+  // What the machine's change of speed went through does not count.
+  result.judgements[0].settled = result.judgements[2].settled = false;
+  const Json json = bench_row(subject(), result);
+  EXPECT_NEAR(json["pct_of_ceiling"].get<double>(), 100 * bytes / 80e9 / 0.02, 1e-6);
+  EXPECT_NEAR(json["ceiling_value"].get<double>(), 80, 1e-9);
+  EXPECT_EQ(json["settled"], 1);
+}
+
+TEST(Judge, TheBetterOfBeforeAndAfter) {
+  Ceilings before = ceilings(), after = ceilings();
+  after.bandwidth = 1.04 * before.bandwidth;
+  after.fma = before.fma / 2;
+  EXPECT_TRUE(judge(before, after).settled);
+  EXPECT_EQ(judge(before, after).ceilings.bandwidth, after.bandwidth);
+  EXPECT_EQ(judge(before, after).ceilings.fma, before.fma);
+  after.bandwidth = 0.9 * before.bandwidth;
+  EXPECT_FALSE(judge(before, after).settled);
+  EXPECT_EQ(judge(before, after).ceilings.bandwidth, before.bandwidth);
 }
 
 TEST(CheckCeilings, RefusesWhatCannotBe) {
@@ -101,7 +145,7 @@ TEST(FormatReport, MarkdownHasTheColumnsInOrder) {
       "|model|size|params|backend|threads|test|t/s|isa|compute|weights|kv|attention|block|gbps|"
       "gflops|ceiling|ceiling_value|pct_of_ceiling|");
   EXPECT_NE(text.find("192.00 ± 90.51"), std::string::npos) << text;
-  EXPECT_NE(text.find("ceilings measured in this run, 2 threads: fma 200.0 GFLOP/s"),
+  EXPECT_NE(text.find("ceilings measured beside the tests, 2 threads: fma 200.0 GFLOP/s"),
             std::string::npos);
 }
 

@@ -40,6 +40,13 @@ TEST(ParsePair, TwoPositiveNumbers) {
     EXPECT_THROW(parse_pair(text, "-pg"), Error) << text;
 }
 
+TEST(MedianTest, OfOddAndEvenNumbers) {
+  EXPECT_EQ(median({}), 0);
+  EXPECT_EQ(median({5}), 5);
+  EXPECT_EQ(median({9, 1, 2}), 2);
+  EXPECT_EQ(median({9, 1, 2, 4}), 3);
+}
+
 TEST(StatisticsTest, MeanAndSampleDeviation) {
   const Statistics some = statistics({2, 4, 4, 4, 5, 5, 7, 9});
   EXPECT_DOUBLE_EQ(some.mean, 5);
