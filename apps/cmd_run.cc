@@ -2,9 +2,13 @@
 // rill run: one prompt, one answer.
 #include <unistd.h>
 
+#include <algorithm>
+#include <iomanip>
 #include <memory>
+#include <sstream>
 
 #include "answer_printer.h"
+#include "base/process.h"
 #include "commands.h"
 #include "common_options.h"
 #include "engine/generator.h"
@@ -24,7 +28,7 @@ struct RunOptions {
   GenerationFlags generation;
   TemplateFlags chat;
   std::string prompt;
-  bool has_prompt = false, raw = false;
+  bool has_prompt = false, raw = false, stats = false;
 };
 
 std::string read_prompt(const RunOptions& options) {
@@ -54,6 +58,22 @@ std::vector<int32_t> prompt_ids(const RunOptions& options, const TextSide& text)
   return text.tokenizer.encode(render_chat(input));
 }
 
+/// "first token 0.84 s after the start (ready to compute after 0.75 s); peak memory 1.14 GiB: ...".
+/// The KV cache counts as far as it was used.
+std::string describe_start(const LoadedModel& model, double ready, const GenerateResult& result) {
+  const size_t used = result.prompt_tokens + result.decode_steps;
+  const size_t cache = KvCache::bytes(model.config, model.arithmetic.kv, used, 1);
+  const size_t known = model.weights.bytes() + cache, peak = peak_memory();
+  std::ostringstream text;
+  text << std::fixed << std::setprecision(2) << "first token " << ready + result.prefill_seconds
+       << " s after the start of the process (ready to compute after " << ready
+       << " s); peak memory " << bytes_text(peak) << ": weights "
+       << bytes_text(model.weights.bytes()) << ", KV cache of " << used << " tokens "
+       << bytes_text(cache) << ", everything else " << bytes_text(peak - std::min(peak, known))
+       << "\n";
+  return text.str();
+}
+
 int run_run(const RunOptions& options) {
   if (options.raw && (options.chat.has_system || options.chat.has_think))
     throw UsageError("--raw leaves out the chat template, so --system and --think mean nothing");
@@ -68,6 +88,7 @@ int run_run(const RunOptions& options) {
 
   AnswerPrinter printer(is_terminal(STDOUT_FILENO));
   const Interrupt interrupt;
+  const double ready = process_age();
   const GenerateResult result = generator.generate(prompt, generate, [&](std::string_view piece) {
     printer.piece(piece);
     return !interrupt.requested();
@@ -77,6 +98,7 @@ int run_run(const RunOptions& options) {
       describe_speed(result) + "\n" + describe_run(*model) +
       (generate.sampling.greedy ? "; greedy" : "; seed " + std::to_string(generate.sampling.seed)) +
       "\n");
+  if (options.stats) note(describe_start(*model, ready, result));
   if (result.reason == StopReason::CONTEXT_FULL) {
     note("rill: the context of " + std::to_string(model->session.context) +
          " tokens is full, so the answer ends here; give a larger --ctx to go on\n");
@@ -101,6 +123,9 @@ void add_run_command(Program& program) {
       },
       "the prompt; without it, or with -, it is read from standard input");
   command->add_flag("--raw", options->raw, "continue the text as it is, without the chat template");
+  command->add_flag("--stats", options->stats,
+                    "also the time from the start of the process to the first token, and the peak "
+                    "of memory");
   add_template_options(*command, options->chat);
   add_generation_options(*command, options->generation);
 }

@@ -14,5 +14,6 @@ void add_verify_command(Program& program);
 void add_text_commands(Program& program);  // tokenize, detokenize, template
 void add_accuracy_command(Program& program);
 void add_bench_command(Program& program);
+void add_bench_attention_command(Program& program);
 
 }  // namespace rill::apps

@@ -18,5 +18,6 @@ int main(int argc, char** argv) {
         add_text_commands(program);
         add_accuracy_command(program);
         add_bench_command(program);
+        add_bench_attention_command(program);
       });
 }

@@ -14,35 +14,6 @@ namespace {
 
 using Json = nlohmann::ordered_json;
 
-const char* name_of(Format format) {
-  switch (format) {
-    case Format::F32:
-      return "f32";
-    case Format::F16:
-      return "f16";
-    case Format::BF16:
-      return "bf16";
-    case Format::INT8:
-      return "int8";
-    case Format::INT4:
-      return "int4";
-  }
-  return "";
-}
-
-/// What the products of the linear layers are made of.
-const char* name_of(Operand operand) {
-  switch (operand) {
-    case Operand::F32:
-      return "f32";
-    case Operand::BF16:
-      return "bf16";
-    case Operand::Q8:
-      return "int8";
-  }
-  return "";
-}
-
 std::string size_text(double bytes) {
   constexpr double kGiB = 1024.0 * 1024 * 1024;
   return bytes < kGiB ? fixed(bytes / 1024 / 1024) + " MiB" : fixed(bytes / kGiB) + " GiB";
@@ -50,30 +21,6 @@ std::string size_text(double bytes) {
 
 std::string count_text(double count) {
   return count < 1e9 ? fixed(count / 1e6) + " M" : fixed(count / 1e9) + " B";
-}
-
-/// How near each repetition came to its own ceilings.
-struct Verdict {
-  std::vector<double> percents;  // of all
-  std::vector<double> counted;   // of the settled ones; of all if there are none
-  size_t settled = 0;
-  Ceilings ceilings;  // median of the counted ones
-};
-
-Verdict verdict_of(const BenchResult& result) {
-  Verdict verdict;
-  std::vector<Ceilings> ceilings;
-  for (const Judgement& judgement : result.judgements) verdict.settled += judgement.settled;
-  for (size_t i = 0; i < result.seconds.size(); ++i) {
-    const Judgement& judgement = result.judgements[i];
-    const double ideal = result.cost.ideal(judgement.ceilings).seconds;
-    verdict.percents.push_back(100 * ideal / result.seconds[i]);
-    if (verdict.settled > 0 && !judgement.settled) continue;
-    verdict.counted.push_back(verdict.percents.back());
-    ceilings.push_back(judgement.ceilings);
-  }
-  verdict.ceilings = median_of(ceilings);
-  return verdict;
 }
 
 /// Do the rows differ from `usual` in `field`? Then the table shows it.
@@ -170,7 +117,9 @@ Json bench_row(const BenchSubject& subject, const BenchResult& result) {
   }
   const Statistics time = statistics(result.seconds), rate = statistics(rates);
   const Work work = result.cost.total();
-  const Verdict verdict = verdict_of(result);
+  const Verdict verdict =
+      verdict_of(result.seconds, result.judgements,
+                 [&](const Ceilings& ceilings) { return result.cost.ideal(ceilings).seconds; });
   const Ceilings& peaks = verdict.ceilings;
   const IdealTime ideal = result.cost.ideal(peaks);
   const Arithmetic& arithmetic = subject.arithmetic;
@@ -209,7 +158,7 @@ Json bench_row(const BenchSubject& subject, const BenchResult& result) {
            {"gflops", work.flops / time.mean / 1e9},
            {"ceiling", to_string(ideal.binding)},
            {"ceiling_value", value_of(peaks, ideal.binding) / 1e9},
-           {"pct_of_ceiling", median(verdict.counted)},
+           {"pct_of_ceiling", verdict.percent},
            {"samples_pct", verdict.percents},
            {"settled", verdict.settled},
            {"peak_fma", peaks.fma / 1e9},
@@ -226,8 +175,8 @@ void check_ceilings(const std::vector<Json>& rows) {
   for (const Json& row : rows) {
     const double percent = row["pct_of_ceiling"].get<double>();
     if (percent <= kMostPercent) continue;
-    fail(row["test"].get<std::string>(), " with ", row["n_threads"].get<int>(), " threads reached ",
-         fixed(percent, 1), " % of the ", row["ceiling"].get<std::string>(),
+    fail(row["test"].get<std::string>(), " with ", row["n_threads"].get<int>(), " threads reached ", fixed(percent, 1),
+         " % of the ", row["ceiling"].get<std::string>(),
          " ceiling, so the ceiling was measured too low; end what else this machine computes and "
          "run again");
   }

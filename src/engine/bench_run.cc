@@ -50,15 +50,6 @@ std::vector<BenchTest> BenchPlan::tests() const {
   return tests;
 }
 
-Judgement judge(const Ceilings& before, const Ceilings& after) {
-  constexpr double kMostChange = 0.05;
-  Judgement judgement{before};
-  judgement.ceilings.keep_best(after);
-  judgement.settled = std::min(before.bandwidth, after.bandwidth) >=
-                      (1 - kMostChange) * judgement.ceilings.bandwidth;
-  return judgement;
-}
-
 BenchRunner::BenchRunner(const LoadedModel& model, const Arithmetic& arithmetic, Runtime runtime,
                          const SessionSize& size, Fill depth)
     : config_(model.config),

@@ -7,8 +7,8 @@
 #include <vector>
 
 #include "engine/bench_cost.h"
+#include "engine/bench_judge.h"
 #include "engine/session.h"
-#include "kernels/ceilings.h"
 #include "model/profile.h"
 
 namespace rill {
@@ -40,14 +40,6 @@ struct BenchRun {
   bool profile = false;           // where the time goes
   CeilingProbe* probe = nullptr;  // measures the ceilings before and after each repetition
 };
-
-/// Ceilings that judge one repetition: the better of those measured right before and right after.
-struct Judgement {
-  Ceilings ceilings;
-  /// Do the two bandwidths agree within 5 %? If not, the machine changed its speed meanwhile.
-  bool settled = true;
-};
-Judgement judge(const Ceilings& before, const Ceilings& after);
 
 /// What a test took, and what it did at least.
 struct BenchResult {

@@ -53,6 +53,35 @@ size_t columns_of(const std::string& text) {
 
 }  // namespace
 
+const char* name_of(Format format) {
+  switch (format) {
+    case Format::F32:
+      return "f32";
+    case Format::F16:
+      return "f16";
+    case Format::BF16:
+      return "bf16";
+    case Format::INT8:
+      return "int8";
+    case Format::INT4:
+      return "int4";
+  }
+  return "";
+}
+
+/// What the products of the linear layers are made of.
+const char* name_of(Operand operand) {
+  switch (operand) {
+    case Operand::F32:
+      return "f32";
+    case Operand::BF16:
+      return "bf16";
+    case Operand::Q8:
+      return "int8";
+  }
+  return "";
+}
+
 ReportFormat parse_report_format(const std::string& text, const std::string& option) {
   if (text == "md") return ReportFormat::MD;
   if (text == "csv") return ReportFormat::CSV;

@@ -5,6 +5,8 @@
 #include <string>
 #include <vector>
 
+#include "kernels/kernels.h"
+
 namespace rill {
 
 enum class ReportFormat { MD, CSV, JSON, JSONL };
@@ -19,6 +21,10 @@ std::string format_rows(const std::vector<nlohmann::ordered_json>& rows, ReportF
 /// A Markdown table of `cells` (the first row is the header), columns padded to equal widths; the
 /// columns from `numbers` on are aligned to the right.
 std::string markdown_table(const std::vector<std::vector<std::string>>& cells, size_t numbers);
+
+/// "f32", "bf16", ...: how a table names a storage type; what products are made of.
+const char* name_of(Format format);
+const char* name_of(Operand operand);
 
 /// "1.23": with `digits` after the point.
 std::string fixed(double value, int digits = 2);

@@ -5,42 +5,15 @@
 
 #include <algorithm>
 #include <atomic>
-#include <chrono>
 #include <cstdint>
 #include <cstring>
-#include <limits>
 #include <utility>
 
+#include "base/timed_run.h"
 #include "base/topology.h"
 
 namespace rill {
 namespace {
-
-double now() {
-  using Clock = std::chrono::steady_clock;
-  return std::chrono::duration<double>(Clock::now().time_since_epoch()).count();
-}
-
-/// Seconds that `body(worker)` takes on all threads: from the first start to the last end. One
-/// thread's clock would not do: it may lose its core between the barrier and the clock while the
-/// others work on, and the best of several rounds would pick just that round.
-template <class Body>
-double timed(Team& team, const Body& body) {
-  std::atomic<double> start{std::numeric_limits<double>::infinity()}, end{0};
-  team.run([&](Worker& worker) {
-    worker.barrier();
-    const double mine = now();
-    double earliest = start.load();
-    while (mine < earliest && !start.compare_exchange_weak(earliest, mine)) {
-    }
-    body(worker);
-    const double done = now();
-    double latest = end.load();
-    while (done > latest && !end.compare_exchange_weak(latest, done)) {
-    }
-  });
-  return std::max(end.load() - start.load(), 1e-9);
-}
 
 /// A loop of one instruction, and the operations (a multiplication and an addition are two) that
 /// one of its iterations does.
@@ -62,15 +35,16 @@ constexpr Effort kThorough = {1, 5, 0.4}, kBrief = {2, 2, 0}, kBriefReading = {8
 template <class Measure>
 double best_of(Effort effort, const Measure& measure) {
   double best = 0;
-  const double deadline = now() + effort.seconds;
-  for (int round = 0; round < effort.least || (round < effort.most && now() < deadline); ++round)
+  const double deadline = seconds_now() + effort.seconds;
+  for (int round = 0; round < effort.least || (round < effort.most && seconds_now() < deadline);
+       ++round)
     best = std::max(best, measure());
   return best;
 }
 
 double peak(Team& team, const PeakLoop& loop, Effort effort) {
   return best_of(effort, [&] {
-    const double seconds = timed(team, [&](Worker&) { loop.run(loop.iterations); });
+    const double seconds = timed_run(team, [&](Worker&) { loop.run(loop.iterations); });
     const double operations = loop.operations * static_cast<double>(loop.iterations);
     return team.size() * operations / seconds;
   });
@@ -218,7 +192,7 @@ size_t read(const std::byte* data, size_t bytes, ReadPattern pattern) {
 double bandwidth(Team& team, const Buffer& buffer, ReadPattern pattern, size_t times) {
   const bool avx = has_avx();
   std::atomic<size_t> total{0};
-  const double seconds = timed(team, [&](Worker& worker) {
+  const double seconds = timed_run(team, [&](Worker& worker) {
     const Range share = worker.share(buffer.size(), 4096);
     const std::byte* data = buffer.data() + share.begin;
     const size_t bytes = share.end - share.begin;
@@ -288,11 +262,13 @@ CeilingProbe::CeilingProbe(Team& team, size_t working_set) : team_(team) {
   }
   buffer_ = std::move(readings.buffer);
   for (size_t i = 0; i < 3; ++i) patterns_.push_back(readings.best[i].second);
+  best_ = first_;
   first_.bandwidth = readings.best.front().first;
 }
 
 Ceilings CeilingProbe::measure() {
-  Ceilings ceilings = measure_instructions(team_, kBrief);
+  best_.keep_best(measure_instructions(team_, kBrief));
+  Ceilings ceilings = best_;
   const size_t times = std::max<size_t>(1, kLeastRead / 4 / buffer_.size());
   size_t turn = 0;
   ceilings.bandwidth = best_of(kBriefReading, [&] {

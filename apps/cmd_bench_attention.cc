@@ -1,0 +1,203 @@
+// SPDX-License-Identifier: Apache-2.0
+// rill bench-attention: attention by itself, standard and streaming, against this machine's limits.
+#include <algorithm>
+#include <map>
+#include <memory>
+
+#include "commands.h"
+#include "engine/bench_attention.h"
+#include "engine/bench_plot.h"
+#include "engine/bench_report.h"
+#include "engine/bench_values.h"
+#include "gnuplot.h"
+#include "model/arithmetic.h"
+
+namespace rill::apps {
+namespace {
+
+struct AttentionOptions {
+  std::string tokens = "1024,2048,4096", queries = "all", blocks = "64", threads, isas;
+  std::string types = "standard,streaming";
+  AttentionLayer layer;
+  ArithmeticOptions arithmetic;
+  size_t repetitions = 3;
+  ReportFormat format = ReportFormat::MD;
+  std::string plot;
+};
+
+/// An instruction set on some threads: a column of the tables.
+struct Method {
+  const Kernels* kernels;
+  int threads;
+};
+
+/// "a,b" in parts, of which none is empty.
+std::vector<std::string> split(const std::string& text, const std::string& option) {
+  std::vector<std::string> parts;
+  for (size_t begin = 0, end = 0; end != std::string::npos; begin = end + 1) {
+    end = text.find(',', begin);
+    parts.push_back(text.substr(begin, end == std::string::npos ? end : end - begin));
+    if (parts.back().empty())
+      fail(option, " is \"", text, "\"; give words joined by commas, none of them empty");
+  }
+  return parts;
+}
+
+std::vector<size_t> numbers(const std::string& text, const std::string& option, size_t most) {
+  const std::vector<size_t> values = parse_list(text, option);
+  for (size_t value : values)
+    if (value < 1 || value > most) fail(option, " is \"", text, "\"; use 1 to ", most);
+  return values;
+}
+
+std::vector<Method> methods_of(const AttentionOptions& options) {
+  std::vector<size_t> threads = {1};
+  const auto all = static_cast<size_t>(Team().size());
+  if (!options.threads.empty())
+    threads = numbers(options.threads, "--threads", 1024);
+  else if (all > 1)
+    threads.push_back(all);
+  std::vector<const Kernels*> isas;
+  if (options.isas.empty())
+    isas = {&choose_kernels("scalar"), &choose_kernels("")};
+  else
+    for (const std::string& name : split(options.isas, "--isa"))
+      isas.push_back(&choose_kernels(name == "auto" ? "" : name));
+  std::vector<Method> methods;
+  // Without a wish: serial, SIMD, and SIMD on all threads.
+  const bool three = options.isas.empty() && options.threads.empty();
+  for (const Kernels* kernels : isas)
+    for (size_t count : threads)
+      if (!three || kernels != isas.front() || count == 1)
+        methods.push_back({kernels, static_cast<int>(count)});
+  return methods;
+}
+
+std::vector<AttentionCase> cases_of(const AttentionOptions& options) {
+  const std::vector<size_t> lengths = numbers(options.tokens, "--tokens", size_t{1} << 24);
+  const std::vector<size_t> blocks = numbers(options.blocks, "--block-size", 1024);
+  for (size_t block : blocks)
+    if (block < 16 || (block & (block - 1)) != 0)
+      fail("--block-size is \"", options.blocks, "\"; use powers of two from 16 to 1024");
+  std::vector<AttentionCase> cases;
+  for (const std::string& queries : split(options.queries, "--queries"))
+    for (const std::string& type : split(options.types, "--attention"))
+      for (size_t block : blocks)
+        for (size_t tokens : lengths) {
+          const size_t count =
+              queries == "all" ? tokens : numbers(queries, "--queries", size_t{1} << 24).front();
+          if (count > tokens)
+            fail("--queries ", count, " is more than --tokens ", tokens,
+                 "; the queries are the last of the tokens");
+          cases.push_back({tokens, count, parse_attention_type(type, "--attention"), block});
+        }
+  return cases;
+}
+
+AttentionLayer layer_of(const AttentionOptions& options) {
+  // As in a model of bf16 weights, unless told otherwise.
+  const Arithmetic arithmetic = resolve_arithmetic(options.arithmetic, DType::BF16);
+  AttentionLayer layer = options.layer;
+  layer.operand = arithmetic.attention;
+  layer.kv = arithmetic.kv;
+  return layer;
+}
+
+void tell(const std::string& what) {
+  if (is_terminal(2)) note("\r\033[K" + (what.empty() ? what : what + " ..."));
+}
+
+/// All cases on all methods; a case's methods stand together.
+std::vector<AttentionResult> measure(const AttentionOptions& options,
+                                     const std::vector<AttentionCase>& cases,
+                                     const std::vector<Method>& methods) {
+  size_t most = 0;
+  for (const AttentionCase& one : cases) most = std::max(most, one.tokens);
+  std::map<int, std::unique_ptr<Team>> teams;
+  for (const Method& method : methods)
+    if (!teams[method.threads]) teams[method.threads] = std::make_unique<Team>(method.threads);
+  AttentionBench bench(layer_of(options), most, *teams.rbegin()->second);
+  std::map<std::pair<int, size_t>, std::unique_ptr<CeilingProbe>> probes;
+  std::vector<AttentionResult> results;
+  for (const AttentionCase& one : cases)
+    for (const Method& method : methods) {
+      Team& team = *teams[method.threads];
+      tell(std::string(to_string(one.type)) + ", " + std::to_string(one.tokens) + " tokens, " +
+           method.kernels->name + ", " + std::to_string(method.threads) + " threads");
+      auto& probe = probes[{method.threads, one.tokens}];
+      if (!probe) probe = std::make_unique<CeilingProbe>(team, bench.kv_bytes(one.tokens));
+      results.push_back(bench.run(one, {*method.kernels, team}, options.repetitions, *probe));
+    }
+  tell("");
+  return results;
+}
+
+int run_bench_attention(const AttentionOptions& options) {
+  const auto cases = as_usage([&] { return cases_of(options); });
+  const auto methods = as_usage([&] { return methods_of(options); });
+  if (!options.plot.empty()) require_plot(options.plot, "--plot");
+  const auto rows = attention_rows(layer_of(options), measure(options, cases, methods));
+  print(format_attention(rows, options.format));
+  if (!options.plot.empty()) run_gnuplot(attention_script(rows, options.plot));
+  check_ceilings(rows);
+  return 0;
+}
+
+void add_case_options(CLI::App& command, AttentionOptions& options) {
+  const std::string group = "Cases (lists: 1024,4096 or 1024-65536*2)";
+  const auto list = [&](const char* name, std::string& target, const char* description) {
+    command.add_option(name, target, description)->type_name("LIST")->group(group);
+  };
+  list("--tokens", options.tokens, "tokens in the KV cache (default 1024,2048,4096)");
+  list("--queries", options.queries,
+       "how many of the last tokens are queries: all (prefill; the default), 1 (decode), ...");
+  list("--attention", options.types, "standard, streaming (default both)");
+  list("--block-size", options.blocks, "keys per attention block: 16, 32, ... 1024 (default 64)");
+  list("--isa", options.isas, "scalar, avx2, ..., auto (default scalar and the best)");
+  list("-t,--threads", options.threads,
+       "threads (default 1, and all cores for the best instruction set)");
+  const auto size = [&](const char* name, size_t& target, size_t most, const char* description) {
+    command.add_option(name, target, description)
+        ->check(CLI::Range(size_t{1}, most))
+        ->type_name("N")
+        ->group(group);
+  };
+  size("--heads", options.layer.heads, 1024, "query heads (default 16)");
+  size("--kv-heads", options.layer.kv_heads, 1024, "heads of keys and values (default 8)");
+  size("--head-dim", options.layer.head_dim, 1024, "values of a head, even (default 128)");
+  size("--chunk", options.layer.chunk, size_t{1} << 20, "queries of one step (default 512)");
+  size("-r,--repetitions", options.repetitions, 10000,
+       "times that each case runs, fewer if it takes long (default 3)");
+}
+
+}  // namespace
+
+void add_bench_attention_command(Program& program) {
+  auto options = std::make_shared<AttentionOptions>();
+  CLI::App* command = add_command(
+      program, "bench-attention", "Measure attention by itself: serial, SIMD and threaded",
+      "rill bench-attention --tokens 1024-65536*4 --queries 1 --attention standard,streaming",
+      [options] { return run_bench_attention(*options); });
+  add_case_options(*command, *options);
+  const auto parsed = [&](const char* name, auto& target, auto parse, const char* description) {
+    command->add_option_function<std::string>(
+        name, [&target, parse, name](const std::string& text) { target = parse(text, name); },
+        description);
+  };
+  parsed("--compute", options->arithmetic.compute, parse_compute_type,
+         "auto, f32 or bf16 (default auto: bf16)");
+  parsed("--kv", options->arithmetic.kv, parse_kv_type,
+         "type of the KV cache: auto, f16, bf16 or f32 (default auto: as --compute)");
+  command
+      ->add_option_function<std::string>(
+          "-o,--output",
+          [options](const std::string& text) {
+            options->format = parse_report_format(text, "--output");
+          },
+          "md, csv, json or jsonl (default md)")
+      ->type_name("FORMAT");
+  command->add_option("--plot", options->plot, "draw GFLOP/s over tokens (an SVG, with gnuplot)")
+      ->type_name("FILE.svg");
+}
+
+}  // namespace rill::apps
