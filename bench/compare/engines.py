@@ -73,22 +73,21 @@ def rill_first_token(paths, weights, threads):
     return Job("Rill", "", weights, ["first-token"], command, parse_whole_process)
 
 
-def rill_attention(paths, compute, tokens, threads):
-    """One process for all lengths: `rill bench-attention`."""
-    columns = {n: f"attention-{compute}@{n}" for n in tokens}
-
+def parse_rill_attention(compute):
     def parse(out, _):
-        found = {}
-        for row in json.loads(out):
-            column = columns.get(row.get("tokens"))
-            if column and row.get("phase", "prefill") == "prefill":
-                found[column] = {"value": row["gflops"],
-                                 "detail": {"pct_of_ceiling": row["pct_of_ceiling"]}}
-        return found
+        return {f"attention-{compute}@{row['n_tokens']}":
+                {"value": row["gflops"], "detail": {"pct_of_ceiling": row["pct_of_ceiling"]}}
+                for row in json.loads(out)}
+    return parse
+
+
+def rill_attention(paths, compute, tokens, threads):
+    """One process for all lengths."""
     command = [paths.rill, "bench-attention", "--tokens", ",".join(map(str, tokens)), "--heads",
                HEADS, "--kv-heads", KV_HEADS, "--head-dim", HEAD_DIM, "--compute", compute,
-               "--threads", threads, "-o", "json"]
-    return Job("Rill", "", compute, list(columns.values()), command, parse)
+               "--attention", "streaming", "--isa", "auto", "-t", threads, "-o", "json"]
+    return Job("Rill", "", compute, [f"attention-{compute}@{n}" for n in tokens], command,
+               parse_rill_attention(compute))
 
 
 # ---- llama.cpp and ik_llama.cpp ----------------------------------------------------------------

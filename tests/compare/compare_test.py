@@ -73,6 +73,13 @@ class Parsers(unittest.TestCase):
         self.assertEqual(found["detail"]["peak_fma"], 540.5)
 
 
+    def test_attention_has_a_column_for_each_length(self):
+        rows = [{"n_tokens": n, "gflops": n / 10, "pct_of_ceiling": 80.5} for n in (4096, 8192)]
+        found = engines.parse_rill_attention("bf16")(json.dumps(rows), {})
+        self.assertEqual(found["attention-bf16@8192"]["value"], 819.2)
+        self.assertEqual(found["attention-bf16@4096"]["detail"]["pct_of_ceiling"], 80.5)
+
+
 class Plan(unittest.TestCase):
     def test_every_asked_ratio_has_jobs_of_all_engines(self):
         jobs = [job for station in engines.stations(PATHS, scope()) for job in station]
