@@ -1,205 +1,171 @@
 // SPDX-License-Identifier: Apache-2.0
 // A tile of query rows against a run of keys: streaming (online softmax, states and their merge)
-// and the two steps of standard attention. docs/arithmetic.md §9. Included after pointwise_impl.h.
+// and the two steps of standard attention. docs/arithmetic.md §9.
 #pragma once
-#include "kernels/pointwise_impl.h"
+#include "kernels/attention_product_impl.h"
 
 namespace rill {
 namespace {
 
-constexpr size_t kSlicePanels = 8;  // panels of V that one P·V product makes: 128 dimensions
-constexpr size_t kSlice = kSlicePanels * kPanel;
 constexpr float kNoKey = -__builtin_inff();
+constexpr float kLowest = -0x1.fffffep+127f;  // a maximum below it is that of no key at all
 
-inline size_t padded(size_t head_dim) {
-  return (head_dim + 15) / 16 * 16;
+void raw_scores(const AttentionTile& t, float* s) {
+  const AttentionFamily& family = attention_family(t);
+  each_stretch(t, family, [&](size_t row, size_t rows) { family.score[rows](t, row, s); });
 }
-inline size_t least(size_t a, size_t b) {
-  return a < b ? a : b;
-}
-// Bytes of one probability as the products read it, and from row to row.
-inline size_t probability_bytes(Operand operand) {
-  return operand == Operand::BF16 && kBf16Dot ? 2 : 4;
-}
-inline size_t probability_stride(const AttentionTile& t) {
-  return t.keys * probability_bytes(t.operand) + 64;
+void values(const AttentionTile& t, const float* p, const ValueSink& sink) {
+  const AttentionFamily& family = attention_family(t);
+  each_stretch(t, family, [&](size_t row, size_t rows) { family.value[rows](t, row, p, sink); });
 }
 
-// s[row][key] = q · k for all keys of the tile.
-void raw_scores(const AttentionTile& t, float* s, size_t stride) {
-  const ProductFamily& products = family(t.kv, t.operand);
-  ProductJob job{};
-  job.x = reinterpret_cast<const char*>(t.q);
-  job.x_stride = t.q_stride_bytes;
-  job.w_stride = panel_bytes(t.kv, t.head_dim);
-  job.k_end = t.head_dim;
-  job.out_stride = stride;
-  for (size_t key = 0; key < t.keys;) {
-    const size_t place = t.first + key, offset = place % kBlockTokens;
-    const size_t n = least(kBlockTokens - offset, t.keys - key);
-    job.w =
-        reinterpret_cast<const char*>(t.k[place / kBlockTokens]) + offset / kPanel * job.w_stride;
-    job.panels = n / kPanel;
-    job.out = s + key;
-    run_product(products, job, t.rows);
-    key += n;
-  }
+// ---- From scores to probabilities: row by row, part by part (of one pool block each) ----
+
+// Calls f(floats of one row in one part, its keys, keys before it) for all parts.
+template <class F>
+RILL_INLINE void each_part(size_t keys, float* row, const F& f) {
+  for (size_t before = 0; before < keys; before += kBlockTokens, row += kPartFloats)
+    f(row, least(kBlockTokens, keys - before), before);
 }
 
-// -infinity where the row does not see the key; the row's maximum.
-RILL_INLINE float mask_row(float* s, size_t keys, ptrdiff_t visible) {
+// Puts -infinity where a row does not see the key.
+void mask(const AttentionTile& t, float* s) {
+  for (size_t r = 0; r < t.rows; ++r)
+    each_part(t.keys, s + r * kBlockTokens, [&](float* part, size_t keys, size_t before) {
+      const ptrdiff_t visible = t.visible[r] - static_cast<ptrdiff_t>(before);
+      for (size_t j = 0; j < keys; j += 16)
+        if (visible < static_cast<ptrdiff_t>(j + 16))
+          store(part + j,
+                keep_lanes(load(part + j), visible - static_cast<ptrdiff_t>(j), splat(kNoKey)));
+    });
+}
+
+RILL_INLINE V largest_of_row(const AttentionTile& t, float* s, size_t row) {
   V most = splat(kNoKey);
-  for (size_t j = 0; j < keys; j += 16) {
-    V x = load(s + j);
-    if (visible < static_cast<ptrdiff_t>(j + 16)) {
-      x = keep_lanes(x, visible - static_cast<ptrdiff_t>(j), splat(kNoKey));
-      store(s + j, x);
-    }
-    most = max(most, x);
-  }
-  return max_lane(most);
+  each_part(t.keys, s + least(row, t.rows - 1) * kBlockTokens,
+            [&](float* part, size_t keys, size_t) {
+#pragma GCC unroll 4
+              for (size_t j = 0; j < keys; j += 16) most = max(most, load(part + j));
+            });
+  return most;
+}
+// m[row] = the largest score of each row, four rows at a time; m has sixteen places.
+void maxima(const AttentionTile& t, float* s, float* m) {
+  store(m, splat(kNoKey));
+  for (size_t r = 0; r < t.rows; r += 4)
+    store_largest(m + r, largest_of_row(t, s, r), largest_of_row(t, s, r + 1),
+                  largest_of_row(t, s, r + 2), largest_of_row(t, s, r + 3));
 }
 
-// p = exp2(s - m), rounded under bf16 compute, written as an operand; l goes on in sixteen lanes.
-RILL_INLINE V probabilities(Operand operand, const float* s, size_t keys, float m, char* p, V l) {
-  const V most = splat(m);
-  for (size_t j = 0; j < keys; j += 16) {
-    V x = exp2(sub(load(s + j), most));
-    if (operand == Operand::BF16) x = round_bf16(x);
-    l = add(l, x);
-    if (operand == Operand::BF16 && kBf16Dot)
-      store_bf16(reinterpret_cast<uint16_t*>(p) + j, x);
-    else
-      store(reinterpret_cast<float*>(p) + j, x);
+// exp2 for x <= 0 (§3), but for a NaN, which stays one: what is not finite in a query or key shows
+// in the result instead of weighing nothing.
+RILL_INLINE V exp2_of_score(V x) {
+  return zero_below(x, splat(-126.0f), exp2_in_range(x));
+}
+
+// Stores 32 probabilities as the products read them and adds them to the lanes of l.
+template <bool kBf16>
+RILL_INLINE V put_probabilities(float* part, size_t j, V a, V b, V l) {
+  if (kBf16) {
+#if defined(RILL_BF16_DOT)
+    return store_bf16_and_add(reinterpret_cast<uint16_t*>(part) + j, a, b, l);
+#endif
+    a = round_bf16(a);
+    b = round_bf16(b);
   }
+  store(part + j, a);
+  store(part + j + 16, b);
+  return add(add(l, a), b);
+}
+
+// p = exp2(s - m) in place of s, as an operand; l goes on in sixteen lanes.
+template <bool kBf16>
+RILL_INLINE V row_probabilities(float* row, size_t count, float m, V l) {
+  const V most = max(splat(kLowest), splat(m));  // finite where there is no key
+  each_part(count, row, [&](float* part, size_t keys, size_t) {
+    const auto p = [&](size_t j)
+                       RILL_INLINE_LAMBDA { return exp2_of_score(sub(load(part + j), most)); };
+    size_t j = 0;
+#pragma GCC unroll 2
+    for (; j + 32 <= keys; j += 32) l = put_probabilities<kBf16>(part, j, p(j), p(j + 16), l);
+    if (j < keys) l = put_probabilities<kBf16>(part, j, p(j), zero(), l);
+  });
   return l;
 }
-
-// out[row][dimension] (+)= sum of p * v over the tile's keys, for a slice of dimensions.
-void values(const AttentionTile& t, const char* p, size_t slice, float* out, size_t stride,
-            bool accumulate) {
-  const ProductFamily& products = family(t.kv, t.operand);
-  const size_t key_bytes = panel_bytes(t.kv, 2) / 2;  // of sixteen dimensions
-  ProductJob job{};
-  job.x_stride = probability_stride(t);
-  job.w_stride = panel_bytes(t.kv, kBlockTokens);
-  job.panels = least(kSlicePanels, padded(t.head_dim) / kPanel - slice);
-  job.out = out;
-  job.out_stride = stride;
-  job.accumulate = accumulate;
-  for (size_t key = 0; key < t.keys;) {
-    const size_t place = t.first + key, offset = place % kBlockTokens;
-    const size_t n = least(kBlockTokens - offset, t.keys - key);
-    job.x = p + key * probability_bytes(t.operand);
-    job.w = reinterpret_cast<const char*>(t.v[place / kBlockTokens]) + slice * job.w_stride +
-            offset * key_bytes;
-    job.k_end = n;
-    run_product(products, job, t.rows);
-    job.accumulate = true;
-    key += n;
-  }
-}
-
-// One row of merge(a, b), a earlier; f and g are the factors of a and b.
-RILL_INLINE void merge_row(float* a, const float* b, size_t n, float f, float g) {
-  const V fv = splat(f), gv = splat(g);
-  for (size_t i = 0; i < n; i += 16) store(a + i, fma(load(a + i), fv, mul(load(b + i), gv)));
-}
-RILL_INLINE void copy_row(const float* from, float* to, size_t n) {
-  for (size_t i = 0; i < n; i += 16) store(to + i, load(from + i));
-}
-RILL_INLINE void add_zero(float* x, size_t n) {  // turns -0 into +0
-  for (size_t i = 0; i < n; i += 16) store(x + i, add(load(x + i), zero()));
-}
-
-// The factors of a merge for all rows at once, and which rows need one: a row without keys on one
-// side is the identity.
-struct MergePlan {
-  alignas(64) float f[16], g[16], m[16];
-};
-RILL_INLINE void plan_merge(const float* ma, const float* mb, MergePlan& plan) {
-  const V a = load(ma), b = load(mb), m = max(a, b);
-  store(plan.f, exp2(sub(a, m)));
-  store(plan.g, exp2(sub(b, m)));
-  store(plan.m, m);
-}
-RILL_INLINE void merge_or_copy(float* a, const float* b, size_t n, size_t row, const float* ma,
-                               const float* mb, const MergePlan& plan) {
-  if (mb[row] == kNoKey) return;
-  if (ma[row] == kNoKey)
-    copy_row(b, a, n);
-  else
-    merge_row(a, b, n, plan.f[row], plan.g[row]);
-}
-
-// Streaming: the state of the tile's keys from nothing, written to `state` or merged into it.
-void attend(const AttentionTile& t, SoftmaxState state, bool fresh) {
-  const size_t width = padded(t.head_dim), p_stride = probability_stride(t);
-  float* const s = reinterpret_cast<float*>(t.scratch);
-  char* const p = reinterpret_cast<char*>(s + t.rows * t.keys);
-  alignas(64) float m[16], l[kMostRows * 16];
-  for (float& x : m) x = kNoKey;
-  raw_scores(t, s, t.keys);
+void probabilities(const AttentionTile& t, float* s, const float* m, bool fresh, float* l) {
   for (size_t r = 0; r < t.rows; ++r) {
-    m[r] = mask_row(s + r * t.keys, t.keys, t.visible[r]);
-    const V sum = probabilities(t.operand, s + r * t.keys, t.keys, m[r], p + r * p_stride, zero());
-    store((fresh ? state.l : l) + r * 16, sum);
+    float* row = s + r * kBlockTokens;
+    const V from = fresh ? zero() : load(l + r * 16);
+    store(l + r * 16, t.operand == Operand::BF16
+                          ? row_probabilities<true>(row, t.keys, m[r], from)
+                          : row_probabilities<false>(row, t.keys, m[r], from));
   }
-  if (fresh) {
-    for (size_t slice = 0; slice * kPanel < width; slice += kSlicePanels)
-      values(t, p, slice, state.o + slice * kPanel, width, false);
-    add_zero(state.o, t.rows * width);
-    copy_row(m, state.m, 16);
-    return;
+}
+
+// ---- States ----
+
+// Adds the join of state m with an earlier state: the factors of both, and m after it. A side
+// without keys is the identity. It holds +0 in l and o, and a factor of -0 makes that -0, which
+// added to anything changes no bit.
+RILL_INLINE V plan_join(V earlier, V m, float* f, float* g) {
+  const V most = max(earlier, m), lowest = splat(kLowest), none = splat(-0.0f);
+  store(g, where_ge(m, lowest, exp2(sub(m, most)), none));
+  store(f, where_ge(earlier, lowest, exp2(sub(earlier, most)), where_ge(m, lowest, none, zero())));
+  return most;
+}
+
+RILL_INLINE void join_sums(const float* earlier, const float* l, size_t n, float f, float g,
+                           float* out) {
+  const V fv = splat(f), gv = splat(g);
+  for (size_t i = 0; i < n; i += 16)
+    store(out + i, fma(load(earlier + i), fv, mul(load(l + i), gv)));
+}
+
+// Streaming: the state of the tile's keys from nothing, joined with earlier[0], then the result
+// with earlier[1], and so on.
+void attend(const AttentionTile& t, const SoftmaxState* earlier, size_t count, SoftmaxState out) {
+  float* const s = reinterpret_cast<float*>(t.scratch);
+  alignas(64) float largest[16], l[kMostRows * 16];
+  raw_scores(t, s);
+  if (t.visible) mask(t, s);
+  maxima(t, s, largest);
+  probabilities(t, s, largest, true, l);
+  Joins joins;
+  joins.earlier = earlier;
+  joins.count = count;
+  V m = load(largest);
+  for (size_t i = 0; i < count; ++i) {
+    m = plan_join(load(earlier[i].m), m, joins.f[i], joins.g[i]);
+    for (size_t r = 0; r < t.rows; ++r)
+      join_sums(earlier[i].l + r * 16, l + r * 16, 16, joins.f[i][r], joins.g[i][r], l + r * 16);
   }
-  MergePlan plan;
-  plan_merge(state.m, m, plan);
-  alignas(64) float o[kMostRows * kSlice];
-  for (size_t slice = 0; slice * kPanel < width; slice += kSlicePanels) {
-    const size_t n = least(kSlice, width - slice * kPanel);
-    values(t, p, slice, o, kSlice, false);
-    for (size_t r = 0; r < t.rows; ++r) {
-      add_zero(o + r * kSlice, n);
-      merge_or_copy(state.o + r * width + slice * kPanel, o + r * kSlice, n, r, state.m, m, plan);
-    }
-  }
-  for (size_t r = 0; r < t.rows; ++r)
-    merge_or_copy(state.l + r * 16, l + r * 16, 16, r, state.m, m, plan);
-  copy_row(plan.m, state.m, 16);
+  values(t, s, {out.o, false, &joins});
+  for (size_t r = 0; r < t.rows; ++r) store(out.l + r * 16, load(l + r * 16));
+  store(out.m, m);
 }
 
 void merge(SoftmaxState a, SoftmaxState b, size_t rows, size_t head_dim) {
   const size_t width = padded(head_dim);
-  MergePlan plan;
-  plan_merge(a.m, b.m, plan);
+  alignas(64) float f[16], g[16];
+  const V m = plan_join(load(a.m), load(b.m), f, g);
   for (size_t r = 0; r < rows; ++r) {
-    merge_or_copy(a.o + r * width, b.o + r * width, width, r, a.m, b.m, plan);
-    merge_or_copy(a.l + r * 16, b.l + r * 16, 16, r, a.m, b.m, plan);
+    join_sums(a.o + r * width, b.o + r * width, width, f[r], g[r], a.o + r * width);
+    join_sums(a.l + r * 16, b.l + r * 16, 16, f[r], g[r], a.l + r * 16);
   }
-  copy_row(plan.m, a.m, 16);
+  store(a.m, m);
 }
 
-void scores(const AttentionTile& t, float* s, size_t stride, float* m) {
-  raw_scores(t, s, stride);
-  for (size_t r = 0; r < t.rows; ++r) {
-    const float most = mask_row(s + r * stride, t.keys, t.visible[r]);
-    m[r] = m[r] > most ? m[r] : most;
-  }
+void scores(const AttentionTile& t, float* s, float* m) {
+  raw_scores(t, s);
+  if (t.visible) mask(t, s);
+  alignas(64) float largest[16];
+  maxima(t, s, largest);
+  for (size_t r = 0; r < t.rows; ++r) m[r] = m[r] > largest[r] ? m[r] : largest[r];
 }
 
-void accumulate(const AttentionTile& t, float* s, size_t stride, SoftmaxState state) {
-  const size_t width = padded(t.head_dim), p_stride = probability_stride(t);
-  char* const p = reinterpret_cast<char*>(t.scratch);
-  for (size_t r = 0; r < t.rows; ++r) {
-    const V l = probabilities(t.operand, s + r * stride, t.keys, state.m[r], p + r * p_stride,
-                              load(state.l + r * 16));
-    store(state.l + r * 16, l);
-  }
-  for (size_t slice = 0; slice * kPanel < width; slice += kSlicePanels)
-    values(t, p, slice, state.o + slice * kPanel, width, true);
-  // At the end of a stripe this is the contract's; in between it cannot be seen, since a zero's
-  // sign only survives where every later product is zero.
-  add_zero(state.o, t.rows * width);
+void accumulate(const AttentionTile& t, float* s, SoftmaxState state) {
+  probabilities(t, s, state.m, false, state.l);
+  values(t, s, {state.o, true, nullptr});
 }
 
 void add_states(SoftmaxState a, SoftmaxState b, size_t rows, size_t head_dim) {

@@ -7,8 +7,8 @@
 namespace rill {
 namespace {
 
-// exp2(x): §3. Below -126, and for NaN, +0; from 128 on +inf.
-RILL_INLINE V exp2(V x) {
+// exp2(x) for -126 <= x < 128: §3.
+RILL_INLINE V exp2_in_range(V x) {
   const V n = round_even(x), f = sub(x, n);
   V p = splat(0x1.416b56p-13f);
   p = fma(p, f, splat(0x1.5f082ep-10f));
@@ -17,7 +17,11 @@ RILL_INLINE V exp2(V x) {
   p = fma(p, f, splat(0x1.ebfbdcp-3f));
   p = fma(p, f, splat(0x1.62e430p-1f));
   p = fma(p, f, splat(1.0f));
-  const V y = where_ge(x, splat(-126.0f), add_exponent(p, n), zero());
+  return add_exponent(p, n);
+}
+// Of any x: below -126, and for NaN, +0; from 128 on +inf.
+RILL_INLINE V exp2(V x) {
+  const V y = where_ge(x, splat(-126.0f), exp2_in_range(x), zero());
   return where_ge(x, splat(128.0f), splat(__builtin_inff()), y);
 }
 

@@ -6,6 +6,7 @@
 #include "kernels/table.h"
 
 #define RILL_INLINE inline __attribute__((always_inline))
+#define RILL_INLINE_LAMBDA __attribute__((always_inline))
 
 namespace rill {
 namespace {

@@ -80,6 +80,10 @@ inline V where_ge(V x, V bound, V yes, V no) {
   return {_mm256_blendv_ps(no.a, yes.a, _mm256_cmp_ps(x.a, bound.a, _CMP_GE_OQ)),
           _mm256_blendv_ps(no.b, yes.b, _mm256_cmp_ps(x.b, bound.b, _CMP_GE_OQ))};
 }
+inline V zero_below(V x, V bound, V y) {
+  return {_mm256_and_ps(_mm256_cmp_ps(x.a, bound.a, _CMP_NLT_UQ), y.a),
+          _mm256_and_ps(_mm256_cmp_ps(x.b, bound.b, _CMP_NLT_UQ), y.b)};
+}
 inline V keep_lanes(V x, ptrdiff_t n, V other) {
   return {_mm256_blendv_ps(other.a, x.a, _mm256_castsi256_ps(first_lanes(n))),
           _mm256_blendv_ps(other.b, x.b, _mm256_castsi256_ps(first_lanes(n - 8)))};
@@ -102,6 +106,17 @@ inline float max_lane(V x) {
   const __m128 four = _mm_max_ps(_mm256_castps256_ps128(eight), _mm256_extractf128_ps(eight, 1));
   const __m128 two = _mm_max_ps(four, _mm_movehl_ps(four, four));
   return _mm_cvtss_f32(_mm_max_ss(two, _mm_movehdup_ps(two)));
+}
+
+inline void store_largest(float* m, V a, V b, V c, V d) {
+  const auto halves = [](V x) { return _mm256_max_ps(x.a, x.b); };
+  const auto pairs = [](__m256 x, __m256 y) {  // x y x y in each half
+    return _mm256_max_ps(_mm256_unpacklo_ps(x, y), _mm256_unpackhi_ps(x, y));
+  };
+  const __m256 ab = pairs(halves(a), halves(b)), cd = pairs(halves(c), halves(d));
+  const __m256 all =
+      _mm256_max_ps(_mm256_shuffle_ps(ab, cd, 0x44), _mm256_shuffle_ps(ab, cd, 0xee));
+  _mm_storeu_ps(m, _mm_max_ps(_mm256_castps256_ps128(all), _mm256_extractf128_ps(all, 1)));
 }
 
 inline __m256i load_ints(const void* p, int half) {

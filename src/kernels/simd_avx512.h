@@ -68,12 +68,14 @@ inline V round_even(V x) {
 inline V where_ge(V x, V bound, V yes, V no) {
   return _mm512_mask_blend_ps(_mm512_cmp_ps_mask(x, bound, _CMP_GE_OQ), no, yes);
 }
+inline V zero_below(V x, V bound, V y) {
+  return _mm512_maskz_mov_ps(_mm512_cmp_ps_mask(x, bound, _CMP_NLT_UQ), y);
+}
 inline V keep_lanes(V x, ptrdiff_t n, V other) {
   return _mm512_mask_blend_ps(first_lanes(n), other, x);
 }
 inline V add_exponent(V p, V n) {
-  const __m512i shifted = _mm512_slli_epi32(_mm512_cvtps_epi32(n), 23);
-  return _mm512_castsi512_ps(_mm512_add_epi32(_mm512_castps_si512(p), shifted));
+  return _mm512_scalef_ps(p, n);
 }
 inline float sum_tree(V x) {
   const __m256 low = _mm512_castps512_ps256(x), high = _mm512_extractf32x8_ps(x, 1);
@@ -84,6 +86,14 @@ inline float sum_tree(V x) {
 }
 inline float max_lane(V x) {
   return _mm512_reduce_max_ps(x);
+}
+
+inline void store_largest(float* m, V a, V b, V c, V d) {
+  const V ab = _mm512_max_ps(_mm512_unpacklo_ps(a, b), _mm512_unpackhi_ps(a, b));  // a b a b ...
+  const V cd = _mm512_max_ps(_mm512_unpacklo_ps(c, d), _mm512_unpackhi_ps(c, d));
+  const V all = _mm512_max_ps(_mm512_shuffle_ps(ab, cd, 0x44), _mm512_shuffle_ps(ab, cd, 0xee));
+  const __m256 two = _mm256_max_ps(_mm512_castps512_ps256(all), _mm512_extractf32x8_ps(all, 1));
+  _mm_storeu_ps(m, _mm_max_ps(_mm256_castps256_ps128(two), _mm256_extractf128_ps(two, 1)));
 }
 
 inline V widen_even(const void* pairs) {
@@ -195,6 +205,17 @@ inline Pair splat_pair(const void* pair) {
 }
 inline V dot_bf16(V sum, Pair w, Pair x) {
   return _mm512_dpbf16_ps(sum, reinterpret_cast<__m512bh>(w), reinterpret_cast<__m512bh>(x));
+}
+// Stores a and b, rounded, one after the other. Returns (sum + a) + b of what was stored: a dot
+// product with pairs of ones adds the odd half (of a) first.
+inline V store_bf16_and_add(uint16_t* p, V a, V b, V sum) {
+  const __m512i both = reinterpret_cast<__m512i>(_mm512_cvtne2ps_pbh(b, a));
+  _mm512_storeu_si512(p, both);
+  const __m512i pair = _mm512_set1_epi32(0x00000010), step = _mm512_set1_epi32(0x00010001);
+  const __m512i lane = _mm512_set_epi32(15, 14, 13, 12, 11, 10, 9, 8, 7, 6, 5, 4, 3, 2, 1, 0);
+  const __m512i order = _mm512_add_epi32(_mm512_mullo_epi32(lane, step), pair);
+  const __m512i ones = _mm512_set1_epi32(0x3f803f80);
+  return dot_bf16(sum, _mm512_permutexvar_epi16(order, both), ones);
 }
 #endif
 

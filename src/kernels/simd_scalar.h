@@ -95,6 +95,10 @@ inline V round_even(const V& x) {
 inline V where_ge(const V& x, const V& bound, const V& yes, const V& no) {
   return each([&](int j) { return x.f[j] >= bound.f[j] ? yes.f[j] : no.f[j]; });
 }
+// y, but +0 where x < bound; a NaN is not.
+inline V zero_below(const V& x, const V& bound, const V& y) {
+  return each([&](int j) { return x.f[j] < bound.f[j] ? 0.0f : y.f[j]; });
+}
 // The first n lanes of x (n may be negative), `other` beyond.
 inline V keep_lanes(const V& x, ptrdiff_t n, const V& other) {
   return each([&](int j) { return j < n ? x.f[j] : other.f[j]; });
@@ -118,6 +122,13 @@ inline float max_lane(const V& x) {
   float m = x.f[0];
   for (int j = 1; j < 16; ++j) m = m > x.f[j] ? m : x.f[j];
   return m;
+}
+// m[0..3] = the largest lanes of a to d.
+inline void store_largest(float* m, const V& a, const V& b, const V& c, const V& d) {
+  m[0] = max_lane(a);
+  m[1] = max_lane(b);
+  m[2] = max_lane(c);
+  m[3] = max_lane(d);
 }
 
 // Sixteen pairs of bf16: the even and the odd halves, widened.

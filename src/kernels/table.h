@@ -21,6 +21,12 @@ constexpr size_t kDepthUnit = 32;
 constexpr size_t kBlockTokens = 64;
 /// The most query rows of one attention tile.
 constexpr size_t kMostRows = 12;
+/// Query rows of attention are kept in slices of so many dimensions, so that rows of every head
+/// size stand equally far apart.
+constexpr size_t kQuerySlice = 128;
+/// The most states that one attention block is joined with at once: its stripe's, and one for each
+/// level of the tree over 64 stripes.
+constexpr size_t kMostJoins = 7;
 /// Leaves of a projection that ranks may cut along k.
 constexpr size_t kLeaves = 8;
 
@@ -117,14 +123,16 @@ struct AttentionTile {
   Format kv;        // F32, F16 or BF16
   Operand operand;  // F32 or BF16: what q and the probabilities are
   size_t head_dim;
-  size_t rows;         // 1 to kMostRows
-  const std::byte* q;  // [rows][q_stride_bytes], written by Kernels::convert
-  size_t q_stride_bytes;
+  size_t rows;  // 1 to kMostRows
+  // Of each slice of dimensions [rows][activation_bytes(operand, kQuerySlice)], as convert writes
+  // it.
+  const std::byte* q;
+  size_t q_slice_bytes;       // from slice to slice
   const std::byte* const* k;  // pool blocks of this head, from the one that holds `first`
   const std::byte* const* v;
-  size_t first;            // offset of the first key in k[0], a multiple of 16
+  size_t first;            // offset of the first key in k[0], a multiple of 16; 0 if there are more
   size_t keys;             // a multiple of 16; keys past the visible ones are multiplied by +0
-  const int32_t* visible;  // [rows] keys from `first` on that the row sees: <= 0 none
+  const int32_t* visible;  // [rows] keys from `first` on that the row sees, <= 0 none; null: all
   std::byte* scratch;      // attention_scratch_bytes(keys)
 };
 
@@ -159,20 +167,22 @@ struct Kernels {
   /// multiplies by `scale` (1 leaves the bits). cosine, sine [head_dim / 2].
   void (*rope)(float* x, const float* cosine, const float* sine, size_t head_dim, float scale);
 
-  /// Streaming attention: the state of `tile`'s keys from nothing; if `fresh` it is written to
-  /// `state`, else it is merged into it (state earlier).
-  void (*attend)(const AttentionTile& tile, SoftmaxState state, bool fresh);
+  /// Streaming attention: the state of `tile`'s keys from nothing, merged into earlier[0], that
+  /// into earlier[1], and so on (each the earlier one); at most kMostJoins. The result is written
+  /// to `out`, which may be one of them.
+  void (*attend)(const AttentionTile& tile, const SoftmaxState* earlier, size_t count,
+                 SoftmaxState out);
 
   /// a = merge(a, b), a earlier.
   void (*merge)(SoftmaxState a, SoftmaxState b, size_t rows, size_t head_dim);
 
-  /// Standard attention, step 1: scores [rows][stride] of tile.keys keys (-infinity where masked)
-  /// and m[row] = max(m[row], scores).
-  void (*scores)(const AttentionTile& tile, float* scores, size_t stride, float* m);
+  /// Standard attention, step 1: the scores of tile.keys keys in the kernels' own order,
+  /// attention_scratch_bytes(keys), and m[row] = max(m[row], scores).
+  void (*scores)(const AttentionTile& tile, float* scores, float* m);
 
   /// Standard attention, step 2: adds the keys of `tile` with the given maximum state.m to the
   /// chains state.l and state.o (which start at +0). `scores` is overwritten.
-  void (*accumulate)(const AttentionTile& tile, float* scores, size_t stride, SoftmaxState state);
+  void (*accumulate)(const AttentionTile& tile, float* scores, SoftmaxState state);
 
   /// Standard attention: a.l += b.l, a.o += b.o.
   void (*add)(SoftmaxState a, SoftmaxState b, size_t rows, size_t head_dim);
@@ -187,7 +197,7 @@ struct Kernels {
 
 /// Bytes of AttentionTile::scratch for `keys` keys.
 static constexpr size_t attention_scratch_bytes(size_t keys) {
-  return kMostRows * keys * 8 + 4096;
+  return (keys + kBlockTokens - 1) / kBlockTokens * kBlockTokens * kMostRows * 4;
 }
 
 }  // namespace rill

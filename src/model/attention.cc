@@ -41,13 +41,9 @@ size_t most_partial(int threads) {
 struct ThreadScratch {
   float* states;      // [kTilesPerTask][kLiveStates] states (streaming), [kLiveStates] (standard)
   std::byte* kernel;  // attention_scratch_bytes
-  float* scores;      // [kMostRows][score_stride] (standard)
+  std::byte* scores;  // of the whole context (standard)
   size_t bytes;
 };
-
-size_t score_stride(size_t most_context) {
-  return row_stride(round_up(most_context, kBlockTokens));
-}
 
 ThreadScratch lay_out_thread(const AttentionShape& shape, size_t most_context, std::byte* base) {
   Arena arena(base);
@@ -55,15 +51,18 @@ ThreadScratch lay_out_thread(const AttentionShape& shape, size_t most_context, s
   ThreadScratch s{};
   s.states = arena.take<float>((streaming ? kTilesPerTask : 1) * kLiveStates *
                                state_floats(shape.head_dim));
-  s.kernel =
-      arena.take<std::byte>(attention_scratch_bytes(streaming ? shape.block_size : kBlockTokens));
-  s.scores = arena.take<float>(streaming ? 0 : kMostRows * score_stride(most_context));
+  s.kernel = arena.take<std::byte>(streaming ? attention_scratch_bytes(shape.block_size) : 0);
+  s.scores = arena.take<std::byte>(streaming ? 0 : attention_scratch_bytes(most_context));
   s.bytes = arena.used();
   return s;
 }
 
+// Of one slice of a query row; and how many slices there are.
 size_t query_bytes(const AttentionShape& shape, const Kernels& kernels) {
-  return kernels.activation_bytes(shape.operand, round_up(shape.head_dim, kDepthUnit));
+  return kernels.activation_bytes(shape.operand, kQuerySlice);
+}
+size_t query_slices(const AttentionShape& shape) {
+  return (shape.head_dim + kQuerySlice - 1) / kQuerySlice;
 }
 
 // The pool blocks behind a run of keys, as kernels take them.
@@ -86,28 +85,29 @@ struct Attention::Tile {
   const AttentionQueries* queries;
   size_t kv_head, first, rows;
   const std::byte* q;
+  size_t q_slice_bytes;
   size_t sees[kMostRows];  // keys that each row sees, ascending
   size_t most;             // that the last row sees
 
-  // The keys [first, last) of this tile's sequence, as far as any row sees them.
-  AttentionTile over(const AttentionShape& shape, size_t q_bytes, Range keys, int32_t* visible,
-                     const KeyBlocks& blocks) const {
+  // The keys of this tile's sequence in a block, as far as any row sees them.
+  AttentionTile over(const AttentionShape& shape, Range keys, const KeyBlocks& blocks,
+                     int32_t* visible) const {
     AttentionTile tile{};
     tile.kv = shape.kv;
     tile.operand = shape.operand;
     tile.head_dim = shape.head_dim;
     tile.rows = rows;
     tile.q = q;
-    tile.q_stride_bytes = q_bytes;
+    tile.q_slice_bytes = q_slice_bytes;
     tile.k = blocks.k.data();
     tile.v = blocks.v.data();
     tile.first = keys.begin % kBlockTokens;
     tile.keys = std::min(keys.end - keys.begin, round_up(most - keys.begin, 16));
-    for (size_t r = 0; r < rows; ++r) {
-      const size_t seen = sees[r] > keys.begin ? sees[r] - keys.begin : 0;
-      visible[r] = static_cast<int32_t>(std::min(seen, tile.keys));
+    if (sees[0] < keys.begin + tile.keys) {
+      for (size_t r = 0; r < rows; ++r)
+        visible[r] = static_cast<int32_t>(sees[r] > keys.begin ? sees[r] - keys.begin : 0);
+      tile.visible = visible;
     }
-    tile.visible = visible;
     return tile;
   }
 };
@@ -117,7 +117,8 @@ Attention::Scratch Attention::lay_out(const AttentionShape& shape, const Kernels
                                       std::byte* base) {
   Arena arena(base);
   Scratch s;
-  s.q = arena.take<std::byte>(shape.heads * most_rows * query_bytes(shape, kernels));
+  s.q = arena.take<std::byte>(shape.heads * query_slices(shape) * most_rows *
+                              query_bytes(shape, kernels));
   s.threads = arena.take<std::byte>(static_cast<size_t>(threads) *
                                     lay_out_thread(shape, most_context, nullptr).bytes);
   s.partial = arena.take<float>(most_partial(threads) * state_floats(shape.head_dim));
@@ -199,11 +200,18 @@ void Attention::plan(std::span<const AttentionQueries> queries) {
   next_join_.reset();
 }
 
+std::byte* Attention::query(size_t kv_head, size_t slice, size_t folded_row) const {
+  const size_t place = kv_head * query_slices(shape_) + slice;
+  return scratch_.q + (place * most_rows_ * group_ + folded_row) * q_bytes_;
+}
+
 void Attention::set_query(size_t head, size_t row, const float* q) {
-  const size_t kv_head = head / group_, member = head % group_;
-  std::byte* to = scratch_.q + ((kv_head * most_rows_ + row) * group_ + member) * q_bytes_;
-  runtime_.kernels.convert(shape_.operand, q, shape_.head_dim,
-                           round_up(shape_.head_dim, kDepthUnit), to);
+  for (size_t slice = 0; slice < query_slices(shape_); ++slice) {
+    const size_t first = slice * kQuerySlice;
+    runtime_.kernels.convert(shape_.operand, q + first,
+                             std::min(kQuerySlice, shape_.head_dim - first), kQuerySlice,
+                             query(head / group_, slice, row * group_ + head % group_));
+  }
 }
 
 Attention::Tile Attention::tile_at(const Task& task, size_t offset) const {
@@ -212,8 +220,8 @@ Attention::Tile Attention::tile_at(const Task& task, size_t offset) const {
   tile.kv_head = task.kv_head;
   tile.first = task.first + offset;
   tile.rows = std::min(kMostRows, task.rows - offset);
-  tile.q = scratch_.q +
-           ((task.kv_head * most_rows_ + tile.queries->row) * group_ + tile.first) * q_bytes_;
+  tile.q = query(task.kv_head, 0, tile.queries->row * group_ + tile.first);
+  tile.q_slice_bytes = most_rows_ * group_ * q_bytes_;
   for (size_t r = 0; r < tile.rows; ++r) tile.sees[r] = sees(*tile.queries, tile.first + r);
   tile.most = tile.sees[tile.rows - 1];
   return tile;
@@ -247,68 +255,105 @@ void Attention::run(Worker& worker, size_t layer, float* out, size_t stride) {
     join_parts(joins_[i], scratch, out, stride);
 }
 
-void Attention::stream(const Task& task, size_t layer, std::byte* scratch, float* out,
-                       size_t stride) {
-  const Kernels& kernels = runtime_.kernels;
-  const ThreadScratch mine = lay_out_thread(shape_, most_context_, scratch);
-  const size_t count = tiles_of(task.rows), step = stripe_tokens(shape_);
-  std::array<Tile, kTilesPerTask> tiles;
-  for (size_t t = 0; t < count; ++t) tiles[t] = tile_at(task, t * kMostRows);
-  const auto tree = [&](size_t t) {
-    return StripeTree(mine.states + t * kLiveStates * state_floats_, state_floats_);
-  };
-  std::array<StripeTree, kTilesPerTask> trees = {tree(0), tree(1), tree(2), tree(3)};
-  const size_t most = tiles[count - 1].most;
-  const KvSequence& sequence = *tiles[0].queries->sequence;
+// One tile's way through the blocks of a task: what it has seen of the current stripe, and the tree
+// of those that are done.
+class Attention::Pass {
+ public:
+  Pass(const Attention& attention, const Tile& tile, Range stripes, float* states)
+      : attention_(attention),
+        tile_(tile),
+        stripes_(stripes),
+        tree_(states, attention.state_floats_) {}
 
-  const size_t stripes = kStripes / parts_;
-  for (size_t i = task.part * stripes; i < (task.part + 1) * stripes; ++i) {
-    const size_t first = stripe_at(i) * step;
-    std::array<bool, kTilesPerTask> fresh;
-    fresh.fill(true);
-    for (size_t start = first; start < most; start += kStripes * step)
-      for (size_t key = start; key < std::min(most, start + step); key += shape_.block_size) {
-        const Range keys = {key, std::min(key + shape_.block_size, round_up(most, 16))};
-        const KeyBlocks blocks(sequence, layer, task.kv_head, keys);
-        for (size_t t = 0; t < count; ++t) {
-          if (tiles[t].most <= key) continue;
-          int32_t visible[kMostRows];
-          AttentionTile tile = tiles[t].over(shape_, q_bytes_, keys, visible, blocks);
-          tile.scratch = mine.kernel;
-          kernels.attend(tile, trees[t].next(), fresh[t]);
-          fresh[t] = false;
-        }
-      }
-    for (size_t t = 0; t < count; ++t)
-      trees[t].push([&](SoftmaxState a, SoftmaxState b) {
-        kernels.merge(a, b, tiles[t].rows, shape_.head_dim);
-      });
+  // The block of keys at `start`, of the i-th stripe in tree order; `next` is that stripe's next.
+  void attend(size_t i, Range keys, size_t next, const KeyBlocks& blocks, std::byte* scratch) {
+    if (tile_.most <= keys.begin) return;
+    const Kernels& kernels = attention_.runtime_.kernels;
+    int32_t visible[kMostRows];
+    AttentionTile tile = tile_.over(attention_.shape_, keys, blocks, visible);
+    tile.scratch = scratch;
+    if (next < tile_.most) {
+      const SoftmaxState own = tree_.own();
+      kernels.attend(tile, &own, fresh_ ? 0 : 1, own);
+      fresh_ = false;
+      return;
+    }
+    const JoinChain chain = tree_.close(closed_after(i));
+    kernels.attend(tile, chain.earlier, chain.count, chain.target);
+    fresh_ = true;
   }
 
+  const Tile& tile() const { return tile_; }
+  const StripeTree& tree() const { return tree_; }
+
+ private:
+  // Stripes that are closed with the i-th: those up to the next with keys.
+  size_t closed_after(size_t i) const {
+    const size_t step = stripe_tokens(attention_.shape_);
+    do ++i;
+    while (i < stripes_.end && stripe_at(i) * step >= tile_.most);
+    return i - stripes_.begin;
+  }
+
+  const Attention& attention_;
+  Tile tile_;
+  Range stripes_;
+  StripeTree tree_;
+  bool fresh_ = true;
+};
+
+void Attention::stream(const Task& task, size_t layer, std::byte* scratch, float* out,
+                       size_t stride) {
+  const ThreadScratch mine = lay_out_thread(shape_, most_context_, scratch);
+  const size_t count = tiles_of(task.rows), step = stripe_tokens(shape_);
+  const Range stripes = {task.part * (kStripes / parts_), (task.part + 1) * (kStripes / parts_)};
+  const auto pass = [&](size_t t) {
+    return Pass(*this, tile_at(task, std::min(t, count - 1) * kMostRows), stripes,
+                mine.states + t * kLiveStates * state_floats_);
+  };
+  std::array<Pass, kTilesPerTask> passes = {pass(0), pass(1), pass(2), pass(3)};
+  const size_t most = passes[count - 1].tile().most;
+  const KvSequence& sequence = *passes[0].tile().queries->sequence;
+
+  for (size_t i = stripes.begin; i < stripes.end; ++i)
+    for (size_t start = stripe_at(i) * step; start < most; start += kStripes * step)
+      for (size_t key = start; key < std::min(most, start + step); key += shape_.block_size) {
+        const size_t end = key + shape_.block_size;
+        const Range keys = {key, std::min(end, round_up(most, 16))};
+        const size_t next = end < start + step ? end : start + kStripes * step;
+        const KeyBlocks blocks(sequence, layer, task.kv_head, keys);
+        for (size_t t = 0; t < count; ++t) passes[t].attend(i, keys, next, blocks, mine.kernel);
+      }
+
   if (parts_ == 1) {
-    for (size_t t = 0; t < count; ++t) finish(tiles[t], trees[t].root(), out, stride);
+    for (size_t t = 0; t < count; ++t)
+      finish(passes[t].tile(), passes[t].tree().root(), out, stride);
     return;
   }
   const size_t place = task.state + task.part;
-  partial_present_[place] = trees[0].present();
-  if (trees[0].present())
-    std::memcpy(scratch_.partial + place * state_floats_, trees[0].root().m,
+  const StripeTree& tree = passes[0].tree();
+  partial_present_[place] = tree.present();
+  if (tree.present())
+    std::memcpy(scratch_.partial + place * state_floats_, tree.root().m,
                 state_floats_ * sizeof(float));
 }
 
 void Attention::join_parts(const Task& task, std::byte* scratch, float* out, size_t stride) {
   const Tile tile = tile_at(task, 0);
   StripeTree tree(lay_out_thread(shape_, most_context_, scratch).states, state_floats_);
-  for (size_t part = 0; part < parts_; ++part) {
-    const size_t place = task.state + part;
-    if (partial_present_[place])
-      std::memcpy(tree.next().m, scratch_.partial + place * state_floats_,
-                  state_floats_ * sizeof(float));
-    tree.push([&](SoftmaxState a, SoftmaxState b) {
-      runtime_.kernels.merge(a, b, tile.rows, shape_.head_dim);
-    });
+  for (size_t part = 0, next; part < parts_; part = next) {
+    for (next = part + 1; next < parts_ && !partial_present_[task.state + next];) ++next;
+    std::memcpy(tree.own().m, scratch_.partial + (task.state + part) * state_floats_,
+                state_floats_ * sizeof(float));
+    join(tree.close(next), tile.rows, runtime_.kernels.merge);
   }
   finish(tile, tree.root(), out, stride);
+}
+
+void Attention::join(const JoinChain& chain, size_t rows,
+                     void (*merge)(SoftmaxState, SoftmaxState, size_t, size_t)) const {
+  for (size_t i = 1; i < chain.count; ++i)
+    merge(chain.earlier[i], chain.earlier[i - 1], rows, shape_.head_dim);
 }
 
 void Attention::standard(const Task& task, size_t layer, std::byte* scratch, float* out,
@@ -317,37 +362,32 @@ void Attention::standard(const Task& task, size_t layer, std::byte* scratch, flo
   const ThreadScratch mine = lay_out_thread(shape_, most_context_, scratch);
   const Tile tile = tile_at(task, 0);
   const KvSequence& sequence = *tile.queries->sequence;
-  const size_t scores = score_stride(most_context_), step = stripe_tokens(shape_);
+  const size_t step = stripe_tokens(shape_);
   int32_t visible[kMostRows];
   const auto run = [&](size_t key, const auto& use) {
     const Range keys = {key, std::min(key + kBlockTokens, round_up(tile.most, 16))};
     const KeyBlocks blocks(sequence, layer, task.kv_head, keys);
-    AttentionTile keys_of_block = tile.over(shape_, q_bytes_, keys, visible, blocks);
-    keys_of_block.scratch = mine.kernel;
-    use(keys_of_block, mine.scores + key);
+    use(tile.over(shape_, keys, blocks, visible),
+        reinterpret_cast<float*>(mine.scores + attention_scratch_bytes(key)));
   };
 
   alignas(64) float maximum[16];
   std::fill_n(maximum, 16, -std::numeric_limits<float>::infinity());
   for (size_t key = 0; key < tile.most; key += kBlockTokens)
-    run(key,
-        [&](const AttentionTile& keys, float* to) { kernels.scores(keys, to, scores, maximum); });
+    run(key, [&](const AttentionTile& keys, float* to) { kernels.scores(keys, to, maximum); });
 
   StripeTree tree(mine.states, state_floats_);
-  for (size_t i = 0; i < kStripes; ++i) {
-    const size_t first = stripe_at(i) * step;
-    if (first < tile.most) {
-      const SoftmaxState state = tree.next();
-      std::memset(state.m, 0, state_floats_ * sizeof(float));
-      std::copy_n(maximum, kMostRows, state.m);
-      for (size_t start = first; start < tile.most; start += kStripes * step)
-        for (size_t key = start; key < std::min(tile.most, start + step); key += kBlockTokens)
-          run(key, [&](const AttentionTile& keys, float* from) {
-            kernels.accumulate(keys, from, scores, state);
-          });
-    }
-    tree.push(
-        [&](SoftmaxState a, SoftmaxState b) { kernels.add(a, b, tile.rows, shape_.head_dim); });
+  for (size_t i = 0; i < kStripes;) {
+    const SoftmaxState state = tree.own();
+    std::memset(state.m, 0, state_floats_ * sizeof(float));
+    std::copy_n(maximum, kMostRows, state.m);
+    for (size_t start = stripe_at(i) * step; start < tile.most; start += kStripes * step)
+      for (size_t key = start; key < std::min(tile.most, start + step); key += kBlockTokens)
+        run(key,
+            [&](const AttentionTile& keys, float* from) { kernels.accumulate(keys, from, state); });
+    do ++i;
+    while (i < kStripes && stripe_at(i) * step >= tile.most);
+    join(tree.close(i), tile.rows, kernels.add);
   }
   finish(tile, tree.root(), out, stride);
 }

@@ -10,6 +10,7 @@
 #include "base/team.h"
 #include "model/kv_cache.h"
 #include "model/runtime.h"
+#include "model/stripe_tree.h"
 #include "rill/attention.h"
 #include "rill/options.h"
 
@@ -62,8 +63,9 @@ class Attention {
     size_t cost;
   };
   struct Tile;
+  class Pass;
   struct Scratch {
-    std::byte* q = nullptr;        // [kv_heads][most_rows][group][q_bytes]
+    std::byte* q = nullptr;        // [kv_heads][slices][most_rows][group][q_bytes]
     std::byte* threads = nullptr;  // [threads][thread_bytes]: states, kernel scratch, scores
     float* partial = nullptr;      // [most_partial] states of subtrees
     size_t bytes = 0;
@@ -71,11 +73,14 @@ class Attention {
   static Scratch lay_out(const AttentionShape& shape, const Kernels& kernels, int threads,
                          size_t most_rows, size_t most_context, std::byte* base);
 
+  std::byte* query(size_t kv_head, size_t slice, size_t folded_row) const;
   Tile tile_at(const Task& task, size_t offset) const;
   size_t sees(const AttentionQueries& queries, size_t folded_row) const;
   void stream(const Task& task, size_t layer, std::byte* scratch, float* out, size_t stride);
   void standard(const Task& task, size_t layer, std::byte* scratch, float* out, size_t stride);
   void join_parts(const Task& task, std::byte* scratch, float* out, size_t stride);
+  void join(const JoinChain& chain, size_t rows,
+            void (*merge)(SoftmaxState, SoftmaxState, size_t, size_t)) const;
   void finish(const Tile& tile, SoftmaxState state, float* out, size_t stride) const;
 
   const AttentionShape shape_;

@@ -22,56 +22,77 @@ constexpr size_t stripe_at(size_t i) {
   return stripe;
 }
 
-/// Joins states as they come in tree order: a binary counter whose digits are subtrees.
+/// What a stripe's state is joined with: first with earlier[0], the result with earlier[1], and so
+/// on. The last result goes to `target`, which is the last of them if there is any.
+struct JoinChain {
+  SoftmaxState earlier[kLiveStates];
+  size_t count;
+  SoftmaxState target;
+};
+
+/// Joins the states of stripes as they come in tree order: a binary counter whose digits are
+/// subtrees. All joins that a stripe sets off are named at once, so that they can be made while its
+/// last block is still in registers. A stripe without keys is the identity.
 class StripeTree {
  public:
   /// `memory` holds kLiveStates states of `floats` each.
   StripeTree(float* memory, size_t floats) : memory_(memory), floats_(floats) {}
 
-  /// Where the next stripe's state is written, if the stripe is not empty.
-  SoftmaxState next() {
-    if (current_ < 0) {
-      assert(free_ != 0);
-      current_ = std::countr_zero(free_);
-      free_ &= free_ - 1;
-    }
-    return state(current_);
+  /// A place for the state of the next stripe while it is summed.
+  SoftmaxState own() {
+    if (own_ == kEmpty) own_ = take();
+    return state(own_);
   }
 
-  /// The next stripe is done; it is empty unless next() was called. join(a, b): a = a joined with
-  /// b, a the earlier. An empty state is the identity.
-  template <class Join>
-  void push(const Join& join) {
-    int right = current_;
-    current_ = kEmpty;
-    size_t level = 0;
-    for (; count_ >> level & 1; ++level) {
-      const int left = pending_[level];
-      if (left == kEmpty) continue;
-      if (right != kEmpty) {
-        join(state(left), state(right));
-        free_ |= 1u << right;
-      }
-      right = left;
-    }
-    pending_[level] = root_ = right;
-    ++count_;
+  /// Closes the next stripe and those after it, which are empty, until `count` are closed. If own()
+  /// was called, the chain begins with it: what is joined with it is the stripe's last block.
+  JoinChain close(size_t count) {
+    JoinChain chain{};
+    if (own_ != kEmpty) chain.earlier[chain.count++] = state(own_);
+    root_ = carry(own_ == kEmpty ? kHomeless : own_, chain);
+    own_ = kEmpty;
+    while (count_ < count)
+      if (const int joined = carry(kEmpty, chain); joined != kEmpty) root_ = joined;
+    chain.target = state(root_);
+    return chain;
   }
 
-  /// After 2^n stripes: whether any was not empty, and the state of all.
+  /// Whether any stripe had keys, and, after 2^n stripes, the state of all.
   bool present() const { return root_ != kEmpty; }
   SoftmaxState root() const { return state(root_); }
 
  private:
   static constexpr int kEmpty = -1;
+  static constexpr int kHomeless = -2;  // a state that is nowhere yet
   SoftmaxState state(int slot) const {
     return state_at(memory_ + static_cast<size_t>(slot) * floats_);
+  }
+  int take() {
+    assert(free_ != 0);
+    const int slot = std::countr_zero(free_);
+    free_ &= free_ - 1;
+    return slot;
+  }
+  // Counts one stripe more, whose state is in slot `right`. Returns where the sum is.
+  int carry(int right, JoinChain& chain) {
+    size_t level = 0;
+    for (; count_ >> level & 1; ++level) {
+      const int left = pending_[level];
+      if (left == kEmpty) continue;
+      if (right != kEmpty) chain.earlier[chain.count++] = state(left);
+      if (right >= 0) free_ |= 1u << right;
+      right = left;
+    }
+    if (right == kHomeless) right = take();
+    pending_[level] = right;
+    ++count_;
+    return right;
   }
 
   float* memory_;
   size_t floats_;
   unsigned free_ = (1u << kLiveStates) - 1;
-  int current_ = kEmpty, root_ = kEmpty;
+  int own_ = kEmpty, root_ = kEmpty;
   int pending_[kLiveStates] = {};
   size_t count_ = 0;
 };

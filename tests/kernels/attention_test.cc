@@ -48,11 +48,17 @@ struct Scene {
         put(kind.kv, k_memory[t / 64].data.get(), head_dim, t % 64, d, keys[t * head_dim + d]);
         put(kind.kv, v_memory[t / 64].data.get(), 64, d, t % 64, values[t * head_dim + d]);
       }
-    q_stride = table.activation_bytes(kind.operand, (head_dim + 31) / 32 * 32);
-    q_memory = std::make_unique<Aligned>(rows * q_stride);
-    for (size_t r = 0; r < rows; ++r)
-      table.convert(kind.operand, queries.data() + r * head_dim, head_dim,
-                    (head_dim + 31) / 32 * 32, q_memory->data.get() + r * q_stride);
+    const size_t row_bytes = table.activation_bytes(kind.operand, kQuerySlice);
+    const size_t slices = (head_dim + kQuerySlice - 1) / kQuerySlice;
+    q_slice_bytes = rows * row_bytes + 64;
+    q_memory = std::make_unique<Aligned>(slices * q_slice_bytes);
+    for (size_t slice = 0; slice < slices; ++slice)
+      for (size_t r = 0; r < rows; ++r) {
+        const size_t first = slice * kQuerySlice;
+        table.convert(kind.operand, queries.data() + r * head_dim + first,
+                      std::min(kQuerySlice, head_dim - first), kQuerySlice,
+                      q_memory->data.get() + slice * q_slice_bytes + r * row_bytes);
+      }
     options.compute = kind.operand == Operand::BF16 ? reference::ComputeType::kBf16
                                                     : reference::ComputeType::kF32;
     options.kv = reference_kv(kind.kv);
@@ -62,19 +68,22 @@ struct Scene {
   // The tile of keys [first, first + count); row r sees keys 0 .. position(r).
   AttentionTile tile(size_t first, size_t count, std::vector<int32_t>& visible, Aligned& scratch) {
     visible.resize(rows);
-    for (size_t r = 0; r < rows; ++r)
+    bool whole = true;
+    for (size_t r = 0; r < rows; ++r) {
       visible[r] = static_cast<int32_t>(position(r)) + 1 - static_cast<int32_t>(first);
+      whole = whole && visible[r] >= static_cast<int32_t>(count);
+    }
     return {kind.kv,
             kind.operand,
             head_dim,
             rows,
             q_memory->data.get(),
-            q_stride,
+            q_slice_bytes,
             k.data() + first / 64,
             v.data() + first / 64,
             first % 64,
             count,
-            visible.data(),
+            whole ? nullptr : visible.data(),
             scratch.data.get()};
   }
   size_t position(size_t row) const { return tokens - 1 - (rows - 1 - row) * 29 % tokens; }
@@ -87,7 +96,7 @@ struct Scene {
 
   const Kernels& kernels;
   Kind kind;
-  size_t head_dim, tokens, rows, q_stride = 0;
+  size_t head_dim, tokens, rows, q_slice_bytes = 0;
   std::vector<float> keys, values, queries;
   std::vector<Aligned> k_memory, v_memory;
   std::vector<const std::byte*> k, v;
@@ -127,8 +136,8 @@ TEST_P(AttentionKernels, BlockStatesAndMerges) {
           for (size_t b = 0; b * block < scene.tokens; ++b) {
             const size_t keys = std::min(block, (scene.tokens - b * block + 15) / 16 * 16);
             const AttentionTile tile = scene.tile(b * block, keys, visible, scratch);
-            kernels().attend(tile, lone, true);
-            kernels().attend(tile, state, b == 0);
+            kernels().attend(tile, nullptr, 0, lone);
+            kernels().attend(tile, &state, b == 0 ? 0 : 1, state);
             for (size_t r = 0; r < rows; ++r) {
               const auto one = reference::block_state(scene.options, scene.query(r), scene.kv(),
                                                       static_cast<int64_t>(b),
@@ -152,6 +161,58 @@ TEST_P(AttentionKernels, BlockStatesAndMerges) {
         }
 }
 
+// A block joined with several states at once, as the tree over stripes wants it, into another
+// place and into the last of them.
+TEST_P(AttentionKernels, ChainsOfJoins) {
+  FloatMode mode;
+  for (const Kind kind : kKinds)
+    for (const size_t rows : {1, 2, 6, 12}) {
+      const size_t head_dim = 80, block = 64, blocks = 4;
+      Scene scene(kernels(), kind, head_dim, block * blocks, rows);
+      Aligned scratch(attention_scratch_bytes(block)), memory(state_floats(head_dim) * 4 * blocks);
+      SoftmaxState state[blocks];
+      std::vector<int32_t> visible;
+      for (size_t b = 0; b < blocks; ++b) {
+        state[b] = state_at(memory.floats() + b * state_floats(head_dim));
+        if (b < 3)
+          kernels().attend(scene.tile(b * block, block, visible, scratch), nullptr, 0, state[b]);
+      }
+      const SoftmaxState earlier[] = {state[2], state[1], state[0]};
+      const AttentionTile last = scene.tile(3 * block, block, visible, scratch);
+      for (const SoftmaxState out : {state[3], state[0]}) {
+        kernels().attend(last, earlier, 3, out);
+        for (size_t r = 0; r < rows; ++r) {
+          const auto one = [&](int64_t b) {
+            return reference::block_state(scene.options, scene.query(r), scene.kv(), b,
+                                          static_cast<int64_t>(scene.position(r)));
+          };
+          const auto joined = reference::merge(one(1), reference::merge(one(2), one(3)));
+          expect_state(reference::merge(one(0), joined), out, r, head_dim,
+                       "row " + std::to_string(r));
+        }
+      }
+    }
+}
+
+// A NaN in a key must not pass for a key of no weight.
+TEST_P(AttentionKernels, ShowsKeysThatAreNoNumbers) {
+  FloatMode mode;
+  for (const Kind kind : kKinds) {
+    const size_t head_dim = 32, rows = 3;
+    Scene scene(kernels(), kind, head_dim, 64, rows);
+    put(kind.kv, scene.k_memory[0].data.get(), head_dim, 5, 7, kPoison);
+    Aligned scratch(attention_scratch_bytes(64)), memory(state_floats(head_dim) * 4);
+    std::vector<int32_t> visible;
+    const SoftmaxState state = state_at(memory.floats());
+    kernels().attend(scene.tile(0, 64, visible, scratch), nullptr, 0, state);
+    for (size_t r = 0; r < rows; ++r) {
+      std::vector<float> out(head_dim);
+      kernels().finish(state, r, head_dim, out.data());
+      for (const float x : out) EXPECT_FALSE(std::isfinite(x)) << "row " << r;
+    }
+  }
+}
+
 TEST_P(AttentionKernels, WholeRowsOfBothKinds) {
   FloatMode mode;
   for (const Kind kind : kKinds)
@@ -161,12 +222,14 @@ TEST_P(AttentionKernels, WholeRowsOfBothKinds) {
       scene.options.block_size = block;
       scene.options.attention = reference::AttentionType::kStandard;
       Aligned scratch(attention_scratch_bytes(block));
-      const size_t stride = 320;
-      std::vector<float> s(rows * stride, kPoison), m(16, -std::numeric_limits<float>::infinity());
+      std::vector<Aligned> s;
+      std::vector<float> m(16, -std::numeric_limits<float>::infinity());
       std::vector<int32_t> visible;
-      for (size_t first = 0; first < tokens; first += block)
-        kernels().scores(scene.tile(first, std::min(block, 320 - first), visible, scratch),
-                         s.data() + first, stride, m.data());
+      for (size_t first = 0; first < tokens; first += block) {
+        s.emplace_back(attention_scratch_bytes(block));
+        kernels().scores(scene.tile(first, std::min(block, 304 - first), visible, scratch),
+                         s.back().floats(), m.data());
+      }
       // Five blocks are five stripes: 0 1 2 3 4 join as ((0 + 4) + 2) + (1 + 3).
       std::vector<std::unique_ptr<Aligned>> states;
       std::vector<SoftmaxState> stripe;
@@ -175,8 +238,8 @@ TEST_P(AttentionKernels, WholeRowsOfBothKinds) {
         stripe.push_back(state_at(states.back()->floats()));
         std::copy(m.begin(), m.end(), stripe[b].m);
         kernels().accumulate(
-            scene.tile(b * block, std::min(block, 320 - b * block), visible, scratch),
-            s.data() + b * block, stride, stripe[b]);
+            scene.tile(b * block, std::min(block, 304 - b * block), visible, scratch),
+            s[b].floats(), stripe[b]);
       }
       kernels().add(stripe[0], stripe[4], rows, head_dim);
       kernels().add(stripe[0], stripe[2], rows, head_dim);

@@ -207,28 +207,40 @@ TEST(AttentionRefusals, NameWhatIsWrong) {
   expect_error([&] { run({}); }, {"no keys"});
 }
 
-// The tree as the page writes it, on words: which stripes are joined, in which order.
+// The tree as the page writes it, on words: which stripes are joined, in which order, whatever
+// their number, and whether a stripe has a state of its own or goes straight into an earlier one.
 TEST(StripeOrder, IsTheTreeOfTheArithmetic) {
-  std::vector<std::string> expected(kStripes);
-  for (size_t s = 0; s < kStripes; ++s) expected[s] = s < 41 ? std::to_string(s) : "";
-  for (size_t w = kStripes / 2; w > 0; w /= 2)
-    for (size_t s = 0; s < w; ++s)
-      if (!expected[s + w].empty()) expected[s] = "(" + expected[s] + "+" + expected[s + w] + ")";
-
   constexpr size_t kFloats = 16 + kMostRows * 32;
-  std::vector<float> memory(kLiveStates * kFloats);
-  std::vector<std::string> names(kLiveStates);
-  const auto name = [&](SoftmaxState state) -> std::string& {
-    return names[static_cast<size_t>(state.m - memory.data()) / kFloats];
-  };
-  StripeTree tree(memory.data(), kFloats);
-  for (size_t i = 0; i < kStripes; ++i) {
-    if (stripe_at(i) < 41) name(tree.next()) = std::to_string(stripe_at(i));
-    tree.push(
-        [&](SoftmaxState a, SoftmaxState b) { name(a) = "(" + name(a) + "+" + name(b) + ")"; });
-  }
-  ASSERT_TRUE(tree.present());
-  EXPECT_EQ(name(tree.root()), expected[0]);
+  for (const size_t present : {1, 2, 3, 31, 33, 41, 63, 64})
+    for (const bool own : {false, true}) {
+      SCOPED_TRACE(testing::Message() << present << (own ? " in a place of their own" : ""));
+      std::vector<std::string> expected(kStripes);
+      for (size_t s = 0; s < present; ++s) expected[s] = std::to_string(s);
+      for (size_t w = kStripes / 2; w > 0; w /= 2)
+        for (size_t s = 0; s < w; ++s)
+          if (!expected[s + w].empty())
+            expected[s] = "(" + expected[s] + "+" + expected[s + w] + ")";
+
+      std::vector<float> memory(kLiveStates * kFloats);
+      std::vector<std::string> names(kLiveStates);
+      const auto name = [&](SoftmaxState state) -> std::string& {
+        return names[static_cast<size_t>(state.m - memory.data()) / kFloats];
+      };
+      StripeTree tree(memory.data(), kFloats);
+      EXPECT_FALSE(tree.present());
+      for (size_t i = 0; i < kStripes;) {
+        std::string value = std::to_string(stripe_at(i));
+        if (own) name(tree.own()) = value;
+        do ++i;
+        while (i < kStripes && stripe_at(i) >= present);
+        const JoinChain chain = tree.close(i);
+        for (size_t c = own ? 1 : 0; c < chain.count; ++c)
+          value = "(" + name(chain.earlier[c]) + "+" + value + ")";
+        name(chain.target) = value;
+      }
+      ASSERT_TRUE(tree.present());
+      EXPECT_EQ(name(tree.root()), expected[0]);
+    }
 }
 
 }  // namespace

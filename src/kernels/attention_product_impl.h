@@ -1,0 +1,220 @@
+// SPDX-License-Identifier: Apache-2.0
+// The two products of attention: scores = Q K^T and values = P V, in the register tiles of
+// product_impl.h. Rows of Q and P stand at constant distances, so that the compiler addresses all
+// of them from one register, and V's tiles are merged into the states before they leave the
+// registers. docs/arithmetic.md §9. Included after pointwise_impl.h.
+#pragma once
+#include "kernels/pointwise_impl.h"
+
+namespace rill {
+namespace {
+
+// Scores of a tile, and in their place the probabilities: [pool blocks][kMostRows][kBlockTokens]
+// floats; a row of probabilities may be shorter.
+constexpr size_t kPartFloats = kMostRows * kBlockTokens;
+constexpr size_t kScoreRowBytes = kBlockTokens * sizeof(float);
+
+constexpr size_t padded(size_t head_dim) {
+  return (head_dim + 15) / 16 * 16;
+}
+constexpr size_t least(size_t a, size_t b) {
+  return a < b ? a : b;
+}
+
+// What the rows of a block's state are multiplied with when it is joined with earlier states: the
+// i-th join is state = earlier[i] * f[i] + state * g[i].
+struct Joins {
+  const SoftmaxState* earlier;
+  size_t count;
+  alignas(64) float f[kMostJoins][16], g[kMostJoins][16];
+};
+
+// One of the products below for a tile's rows from `row` on.
+struct ValueSink {
+  float* o;         // of the tile's first row, [rows][padded(head_dim)]
+  bool accumulate;  // go on from what stands there
+  const Joins* joins;
+};
+using ScoreFunction = void (*)(const AttentionTile& t, size_t row, float* s);
+using ValueFunction = void (*)(const AttentionTile& t, size_t row, const float* p,
+                               const ValueSink& sink);
+
+// How the products read their operands: a kind of product of product_impl.h and the bytes of an
+// element of Q and P.
+template <class P, size_t kBytes>
+struct AttentionKind {
+  using Product = P;
+  static constexpr size_t kQueryRowBytes = kQuerySlice * kBytes;
+  static constexpr size_t kElementBytes = kBytes;
+};
+
+// Calls f<P>(panel) for the widest tiles of R rows that fit into what is left of `panels`.
+template <class Product, int R, class F>
+RILL_INLINE void each_tile(size_t panels, const F& f) {
+  constexpr int P = Product::panels(R);
+  size_t panel = 0;
+  for (; panel + P <= panels; panel += P) f.template operator()<P>(panel);
+  if constexpr (P > 4)
+    for (; panel + 4 <= panels; panel += 4) f.template operator()<4>(panel);
+  if constexpr (P > 2)
+    for (; panel + 2 <= panels; panel += 2) f.template operator()<2>(panel);
+  if constexpr (P > 1)
+    for (; panel < panels; ++panel) f.template operator()<1>(panel);
+}
+
+template <int R, int P>
+RILL_INLINE void clear(V (&acc)[R][P]) {
+#pragma GCC unroll 16
+  for (int r = 0; r < R; ++r)
+#pragma GCC unroll 16
+    for (int p = 0; p < P; ++p) acc[r][p] = zero();
+}
+template <int R, int P>
+RILL_INLINE void store_tile(const V (&acc)[R][P], float* out, size_t stride) {
+#pragma GCC unroll 16
+  for (int r = 0; r < R; ++r)
+#pragma GCC unroll 16
+    for (int p = 0; p < P; ++p)
+      store(out + static_cast<size_t>(r) * stride + static_cast<size_t>(p) * kPanel, acc[r][p]);
+}
+template <int R, int P>
+RILL_INLINE void load_tile(V (&acc)[R][P], const float* from, size_t stride) {
+#pragma GCC unroll 16
+  for (int r = 0; r < R; ++r)
+#pragma GCC unroll 16
+    for (int p = 0; p < P; ++p)
+      acc[r][p] = load(from + static_cast<size_t>(r) * stride + static_cast<size_t>(p) * kPanel);
+}
+
+// s[part][row + r][key] = q · k for R rows and all keys of the tile.
+template <class Kind, int R>
+void score_rows(const AttentionTile& t, size_t row, float* s) {
+  const size_t panel_stride = panel_bytes(t.kv, t.head_dim);
+  const size_t slice_stride = panel_bytes(t.kv, kQuerySlice);
+  for (size_t part = 0; part * kBlockTokens < t.keys; ++part) {
+    const char* k = reinterpret_cast<const char*>(t.k[part]) + t.first / kPanel * panel_stride;
+    float* const out = s + part * kPartFloats + row * kBlockTokens;
+    const size_t keys = least(kBlockTokens, t.keys - part * kBlockTokens);
+    each_tile<typename Kind::Product, R>(
+        keys / kPanel, [&]<int P>(size_t panel) RILL_INLINE_LAMBDA {
+          V acc[R][P];
+          clear(acc);
+          const char* w = k + panel * panel_stride;
+          const char* q = reinterpret_cast<const char*>(t.q) + row * Kind::kQueryRowBytes;
+          for (size_t d = 0; d < t.head_dim; d += kQuerySlice) {
+            ProductJob job{};
+            job.x = q;
+            job.x_stride = Kind::kQueryRowBytes;
+            job.w_stride = panel_stride;
+            job.k_end = least(kQuerySlice, t.head_dim - d);
+            Kind::Product::template run<R, P>(job, w, acc);
+            q += t.q_slice_bytes;
+            w += slice_stride;
+          }
+          store_tile(acc, out + panel * kPanel, kBlockTokens);
+        });
+  }
+}
+
+// The tile's R rows after joins[i] of them: what the contract calls merge(earlier, block).
+template <int R, int P>
+RILL_INLINE void join_tile(const Joins& joins, size_t row, size_t offset, size_t width,
+                           V (&acc)[R][P]) {
+  for (size_t i = 0; i < joins.count; ++i) {
+    const float* o = joins.earlier[i].o + row * width + offset;
+#pragma GCC unroll 16
+    for (int r = 0; r < R; ++r) {
+      const V f = splat(joins.f[i][row + static_cast<size_t>(r)]);
+      const V g = splat(joins.g[i][row + static_cast<size_t>(r)]);
+#pragma GCC unroll 16
+      for (int p = 0; p < P; ++p)
+        acc[r][p] = fma(load(o + static_cast<size_t>(r) * width + static_cast<size_t>(p) * kPanel),
+                        f, mul(acc[r][p], g));
+    }
+  }
+}
+
+// o[row + r][dimension] = sum of p * v over the tile's keys, joined with the earlier states.
+template <class Kind, int R>
+void value_rows(const AttentionTile& t, size_t row, const float* p, const ValueSink& sink) {
+  const size_t width = padded(t.head_dim), panel_stride = panel_bytes(t.kv, kBlockTokens);
+  const size_t first = panel_bytes(t.kv, 2) / 2 * t.first;
+  each_tile<typename Kind::Product, R>(width / kPanel, [&]<int P>(size_t panel) RILL_INLINE_LAMBDA {
+    V acc[R][P];
+    float* const out = sink.o + row * width + panel * kPanel;
+    if (sink.accumulate)
+      load_tile(acc, out, width);
+    else
+      clear(acc);
+    const char* x = reinterpret_cast<const char*>(p) + row * kScoreRowBytes;
+    for (size_t part = 0; part * kBlockTokens < t.keys; ++part) {
+      ProductJob job{};
+      job.x = x + part * kPartFloats * sizeof(float);
+      job.x_stride = kScoreRowBytes;
+      job.w_stride = panel_stride;
+      job.k_end = least(kBlockTokens, t.keys - part * kBlockTokens);
+      const char* w = reinterpret_cast<const char*>(t.v[part]) + panel * panel_stride + first;
+      Kind::Product::template run<R, P>(job, w, acc);
+    }
+    // -0, which flushing may have left, turns into +0. For a running sum it is the contract's at
+    // the end of a stripe, and in between it cannot be seen: a zero's sign only survives where
+    // every later product is zero.
+#pragma GCC unroll 16
+    for (int r = 0; r < R; ++r)
+#pragma GCC unroll 16
+      for (int i = 0; i < P; ++i) acc[r][i] = add(acc[r][i], zero());
+    if (sink.joins) join_tile(*sink.joins, row, panel * kPanel, width, acc);
+    store_tile(acc, out, width);
+  });
+}
+
+// The functions of one kind by number of rows.
+struct AttentionFamily {
+  int rows;  // the most
+  ScoreFunction score[kMostRows + 1];
+  ValueFunction value[kMostRows + 1];
+};
+template <class Kind, int R = Kind::Product::kRows>
+constexpr void fill_attention(AttentionFamily& family) {
+  if constexpr (R > 0) {
+    family.score[R] = score_rows<Kind, R>;
+    family.value[R] = value_rows<Kind, R>;
+    fill_attention<Kind, R - 1>(family);
+  }
+}
+template <class Kind>
+constexpr AttentionFamily attention_family_of() {
+  AttentionFamily family{};
+  family.rows = Kind::Product::kRows;
+  fill_attention<Kind>(family);
+  return family;
+}
+
+constexpr size_t kBf16Bytes = kBf16Dot ? 2 : 4;  // of a bf16 operand
+constexpr AttentionFamily kAttendF32 =
+    attention_family_of<AttentionKind<PlainProduct<LoadF32>, 4>>();
+constexpr AttentionFamily kAttendF16 =
+    attention_family_of<AttentionKind<PlainProduct<LoadF16>, 4>>();
+constexpr AttentionFamily kAttendAscending =
+    attention_family_of<AttentionKind<PairProduct<false>, 4>>();
+constexpr AttentionFamily kAttendOddFirst =
+    attention_family_of<AttentionKind<Bf16Product, kBf16Bytes>>();
+
+inline const AttentionFamily& attention_family(const AttentionTile& t) {
+  if (t.kv == Format::F32) return kAttendF32;
+  if (t.kv == Format::F16) return kAttendF16;
+  return t.operand == Operand::BF16 ? kAttendOddFirst : kAttendAscending;
+}
+
+// Calls f(row, R) for stretches of nearly equal height that fit the register tiles.
+template <class F>
+RILL_INLINE void each_stretch(const AttentionTile& t, const AttentionFamily& family, const F& f) {
+  const size_t most = static_cast<size_t>(family.rows), count = (t.rows + most - 1) / most;
+  for (size_t i = 0; i < count; ++i) {
+    const size_t begin = t.rows * i / count;
+    f(begin, t.rows * (i + 1) / count - begin);
+  }
+}
+
+}  // namespace
+}  // namespace rill
