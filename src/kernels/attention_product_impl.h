@@ -86,13 +86,37 @@ RILL_INLINE void load_tile(V (&acc)[R][P], const float* from, size_t stride) {
       acc[r][p] = load(from + static_cast<size_t>(r) * stride + static_cast<size_t>(p) * kPanel);
 }
 
+// Memory that is read next, asked for (to come as near as the L2 cache) while something else is
+// computed.
+struct Ahead {
+  const char* at;
+
+  template <size_t kBytes>
+  RILL_INLINE void ask() {
+#pragma GCC unroll 16
+    for (size_t i = 0; i < kBytes; i += 64) __builtin_prefetch(at + i, 0, 2);
+    at += kBytes;
+  }
+};
+
+// Adds all of a job's k to acc, and asks for as many bytes as it reads.
+template <class Product, int R, int P>
+RILL_INLINE void run_ahead(const ProductJob& job, const char* w, Ahead& ahead, V (&acc)[R][P]) {
+  for (size_t k = job.k_begin; k < job.k_end; k += Product::kStep) {
+    ahead.ask<P * Product::kStepBytes>();
+    Product::template step<R, P>(job, w, k, acc, Part{0, P});
+  }
+}
+
 // s[part][row + r][key] = q · k for R rows and all keys of the tile.
 template <class Kind, int R>
 void score_rows(const AttentionTile& t, size_t row, float* s) {
   const size_t panel_stride = panel_bytes(t.kv, t.head_dim);
   const size_t slice_stride = panel_bytes(t.kv, kQuerySlice);
+  const size_t first = t.first / kPanel * panel_stride;
   for (size_t part = 0; part * kBlockTokens < t.keys; ++part) {
-    const char* k = reinterpret_cast<const char*>(t.k[part]) + t.first / kPanel * panel_stride;
+    const char* k = reinterpret_cast<const char*>(t.k[part]) + first;
+    const char* next = reinterpret_cast<const char*>(t.k[part + 1]);
     float* const out = s + part * kPartFloats + row * kBlockTokens;
     const size_t keys = least(kBlockTokens, t.keys - part * kBlockTokens);
     each_tile<typename Kind::Product, R>(
@@ -101,13 +125,14 @@ void score_rows(const AttentionTile& t, size_t row, float* s) {
           clear(acc);
           const char* w = k + panel * panel_stride;
           const char* q = reinterpret_cast<const char*>(t.q) + row * Kind::kQueryRowBytes;
+          Ahead ahead = {next + panel * panel_stride};
           for (size_t d = 0; d < t.head_dim; d += kQuerySlice) {
             ProductJob job{};
             job.x = q;
             job.x_stride = Kind::kQueryRowBytes;
             job.w_stride = panel_stride;
             job.k_end = least(kQuerySlice, t.head_dim - d);
-            Kind::Product::template run<R, P>(job, w, acc);
+            run_ahead<typename Kind::Product, R, P>(job, w, ahead, acc);
             q += t.q_slice_bytes;
             w += slice_stride;
           }
@@ -154,7 +179,8 @@ void value_rows(const AttentionTile& t, size_t row, const float* p, const ValueS
       job.w_stride = panel_stride;
       job.k_end = least(kBlockTokens, t.keys - part * kBlockTokens);
       const char* w = reinterpret_cast<const char*>(t.v[part]) + panel * panel_stride + first;
-      Kind::Product::template run<R, P>(job, w, acc);
+      Ahead ahead = {reinterpret_cast<const char*>(t.v[part + 1]) + panel * panel_stride};
+      run_ahead<typename Kind::Product, R, P>(job, w, ahead, acc);
     }
     // -0, which flushing may have left, turns into +0. For a running sum it is the contract's at
     // the end of a stripe, and in between it cannot be seen: a zero's sign only survives where

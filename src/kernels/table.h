@@ -127,8 +127,10 @@ struct AttentionTile {
   // Of each slice of dimensions [rows][activation_bytes(operand, kQuerySlice)], as convert writes
   // it.
   const std::byte* q;
-  size_t q_slice_bytes;       // from slice to slice
-  const std::byte* const* k;  // pool blocks of this head, from the one that holds `first`
+  size_t q_slice_bytes;  // from slice to slice
+  // Pool blocks of this head, from the one that holds `first`, and one more: what is read next, to
+  // be asked for ahead.
+  const std::byte* const* k;
   const std::byte* const* v;
   size_t first;            // offset of the first key in k[0], a multiple of 16; 0 if there are more
   size_t keys;             // a multiple of 16; keys past the visible ones are multiplied by +0

@@ -65,17 +65,54 @@ size_t query_slices(const AttentionShape& shape) {
   return (shape.head_dim + kQuerySlice - 1) / kQuerySlice;
 }
 
-// The pool blocks behind a run of keys, as kernels take them.
+// The pool blocks behind a run of keys, as kernels take them, and the one that is read next.
 struct KeyBlocks {
-  std::array<const std::byte*, kMostBlockTokens / kBlockTokens> k, v;
+  std::array<const std::byte*, kMostBlockTokens / kBlockTokens + 1> k, v;
 
-  KeyBlocks(const KvSequence& sequence, size_t layer, size_t kv_head, Range keys) {
+  KeyBlocks(const KvSequence& sequence, size_t layer, size_t kv_head, Range keys, size_t next) {
+    const auto put = [&](size_t to, size_t key) {
+      const uint32_t block = sequence.blocks()[key / kBlockTokens];
+      k[to] = sequence.cache().k(block, layer, kv_head);
+      v[to] = sequence.cache().v(block, layer, kv_head);
+    };
     size_t n = 0;
-    for (size_t i = keys.begin / kBlockTokens; i * kBlockTokens < keys.end; ++i, ++n) {
-      k[n] = sequence.cache().k(sequence.blocks()[i], layer, kv_head);
-      v[n] = sequence.cache().v(sequence.blocks()[i], layer, kv_head);
-    }
+    for (size_t key = keys.begin; key < keys.end; key += kBlockTokens) put(n++, key);
+    put(n, next);
   }
+};
+
+// The attention blocks that hold the keys [0, most) in the order in which a task visits them.
+class BlockWalk {
+ public:
+  // Of the given stripes, counted in tree order; the first has keys.
+  BlockWalk(Range stripes, size_t step, size_t block, size_t most)
+      : stripes_(stripes),
+        step_(step),
+        block_(block),
+        most_(most),
+        stripe_(stripes.begin),
+        key_(stripe_at(stripe_) * step),
+        next_(after(key_)) {}
+
+  bool done() const { return stripe_ >= stripes_.end; }
+  size_t stripe() const { return stripe_; }
+  size_t key() const { return key_; }
+  // The stripe's block after this one; it need not have keys.
+  size_t next_of_stripe() const { return next_; }
+  void advance() {
+    key_ = next_;
+    while (key_ >= most_ && ++stripe_ < stripes_.end) key_ = stripe_at(stripe_) * step_;
+    next_ = after(key_);
+  }
+
+ private:
+  size_t after(size_t key) const {
+    const size_t end = key + block_;
+    return end % step_ ? end : end + (kStripes - 1) * step_;
+  }
+
+  Range stripes_;
+  size_t step_, block_, most_, stripe_, key_, next_;
 };
 
 }  // namespace
@@ -305,7 +342,7 @@ class Attention::Pass {
 void Attention::stream(const Task& task, size_t layer, std::byte* scratch, float* out,
                        size_t stride) {
   const ThreadScratch mine = lay_out_thread(shape_, most_context_, scratch);
-  const size_t count = tiles_of(task.rows), step = stripe_tokens(shape_);
+  const size_t count = tiles_of(task.rows);
   const Range stripes = {task.part * (kStripes / parts_), (task.part + 1) * (kStripes / parts_)};
   const auto pass = [&](size_t t) {
     return Pass(*this, tile_at(task, std::min(t, count - 1) * kMostRows), stripes,
@@ -315,15 +352,17 @@ void Attention::stream(const Task& task, size_t layer, std::byte* scratch, float
   const size_t most = passes[count - 1].tile().most;
   const KvSequence& sequence = *passes[0].tile().queries->sequence;
 
-  for (size_t i = stripes.begin; i < stripes.end; ++i)
-    for (size_t start = stripe_at(i) * step; start < most; start += kStripes * step)
-      for (size_t key = start; key < std::min(most, start + step); key += shape_.block_size) {
-        const size_t end = key + shape_.block_size;
-        const Range keys = {key, std::min(end, round_up(most, 16))};
-        const size_t next = end < start + step ? end : start + kStripes * step;
-        const KeyBlocks blocks(sequence, layer, task.kv_head, keys);
-        for (size_t t = 0; t < count; ++t) passes[t].attend(i, keys, next, blocks, mine.kernel);
-      }
+  BlockWalk walk(stripes, stripe_tokens(shape_), shape_.block_size, most);
+  if (walk.key() >= most) walk.advance();
+  while (!walk.done()) {
+    const BlockWalk here = walk;
+    walk.advance();
+    const Range keys = {here.key(), std::min(here.key() + shape_.block_size, round_up(most, 16))};
+    const KeyBlocks blocks(sequence, layer, task.kv_head, keys,
+                           walk.done() ? here.key() : walk.key());
+    for (size_t t = 0; t < count; ++t)
+      passes[t].attend(here.stripe(), keys, here.next_of_stripe(), blocks, mine.kernel);
+  }
 
   if (parts_ == 1) {
     for (size_t t = 0; t < count; ++t)
@@ -366,7 +405,8 @@ void Attention::standard(const Task& task, size_t layer, std::byte* scratch, flo
   int32_t visible[kMostRows];
   const auto run = [&](size_t key, const auto& use) {
     const Range keys = {key, std::min(key + kBlockTokens, round_up(tile.most, 16))};
-    const KeyBlocks blocks(sequence, layer, task.kv_head, keys);
+    const KeyBlocks blocks(sequence, layer, task.kv_head, keys,
+                           key + kBlockTokens < tile.most ? key + kBlockTokens : key);
     use(tile.over(shape_, keys, blocks, visible),
         reinterpret_cast<float*>(mine.scores + attention_scratch_bytes(key)));
   };

@@ -43,6 +43,8 @@ struct Scene {
       k.push_back(k_memory.back().data.get());
       v.push_back(v_memory.back().data.get());
     }
+    k.push_back(k[0]);
+    v.push_back(v[0]);
     for (size_t t = 0; t < tokens; ++t)
       for (size_t d = 0; d < head_dim; ++d) {
         put(kind.kv, k_memory[t / 64].data.get(), head_dim, t % 64, d, keys[t * head_dim + d]);
