@@ -37,12 +37,13 @@ def build_llama(source, build, options, jobs, targets):
         shell("cmake", "--build", build, "--parallel", jobs, "--target", *targets)
 
 
-def llama_source(work):
-    """llama.cpp as the PyPI package llama-cpp-python carries it."""
+def llama_source(work, python):
+    """llama.cpp as the PyPI package llama-cpp-python carries it. pip asks the package for its
+    metadata, for which `python` has to have scikit-build-core."""
     found = list(work.glob("llama_cpp_python-*/vendor/llama.cpp"))
     if not found:
-        shell(sys.executable, "-m", "pip", "download", "--no-binary", ":all:", "--no-deps", "--dest",
-              work, "llama-cpp-python")
+        shell(python, "-m", "pip", "download", "--no-binary", ":all:", "--no-deps",
+              "--no-build-isolation", "--dest", work, "llama-cpp-python")
         (archive,) = work.glob("llama_cpp_python-*.tar.gz")
         shell("tar", "xzf", archive, "-C", work)
         found = list(work.glob("llama_cpp_python-*/vendor/llama.cpp"))
@@ -68,15 +69,16 @@ def set_up(options):
     """Makes what is missing of the engines that were asked for."""
     work = options.work
     work.mkdir(parents=True, exist_ok=True)
-    openvino = virtual_environment(work / "venv", ["openvino-genai", "gguf", "numpy", "matplotlib"])
-    build_llama(llama_source(work), work / "llama.cpp", [], options.jobs,
+    python = virtual_environment(work / "venv", ["openvino-genai", "gguf", "numpy", "matplotlib",
+                                                 "scikit-build-core"])
+    build_llama(llama_source(work, python), work / "llama.cpp", [], options.jobs,
                 ["llama-bench", "llama-quantize"])
     if options.ik:
         build_llama(options.ik, work / "ik_llama.cpp", ["-DGGML_IQK_FA_ALL_QUANTS=OFF"],
                     options.jobs, ["llama-bench"])
     if not options.torch and "PyTorch" in options.peers:
         virtual_environment(work / "venv-torch", ["torch==2.13.0", "numpy"])
-    make_models(work / "models", options.rill.parent / "rill-make-model", openvino,
+    make_models(work / "models", options.rill.parent / "rill-make-model", python,
                 work / "llama.cpp/bin/llama-quantize")
 
 
