@@ -10,7 +10,7 @@ and, for Rill alone, pp512-f32, pp512-1t, tg@0-1t, tg@0-x8 and memory (docs/perf
 """
 import json
 import statistics
-from dataclasses import dataclass
+from dataclasses import dataclass, replace
 from pathlib import Path
 from typing import Callable
 
@@ -38,6 +38,7 @@ class Job:
     columns: list
     command: list
     parse: Callable  # (stdout, timed.py's report) -> {column: {"value", "samples", "detail"}}
+    rounds: int | None = None  # run in so many rounds only
 
 
 def parse_whole_process(_, run):
@@ -234,10 +235,15 @@ class Scope:
     attention: list  # lengths
     peers: list
     fill: list
+    long_rounds: int | None = None  # rounds of what takes a peer minutes
 
 
 def columns_of(scope):
     return ["first-token", "pp512", "tg@0", "pp4096", *(f"tg@{d}" for d in scope.depths if d)]
+
+
+def limited(jobs, scope):
+    return [replace(job, rounds=scope.long_rounds) for job in jobs]
 
 
 def stations(paths, scope):
@@ -252,13 +258,14 @@ def stations(paths, scope):
                     rill_bench(paths, weights, column, rill_test(column, scope.fill), scope.threads)]
             for name in scope.peers:
                 if with_peers and programs[name]:
-                    jobs += PEERS[name](paths, weights, column, scope.threads)
+                    own = PEERS[name](paths, weights, column, scope.threads)
+                    jobs += own if depth <= 4096 else limited(own, scope)
             yield jobs
     yield rill_only(paths, scope)
     for compute in ("bf16", "f32"):
         jobs = [rill_attention(paths, compute, scope.attention, scope.threads)]
         if paths.torch_python:
-            jobs.append(torch_attention(paths, compute, scope.attention, scope.threads))
+            jobs += limited([torch_attention(paths, compute, scope.attention, scope.threads)], scope)
         yield jobs
 
 

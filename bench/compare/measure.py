@@ -97,7 +97,8 @@ def run_rounds(plan, rounds, prefix, limit, results):
         for jobs in plan:
             turn = number % len(jobs)
             for job in jobs[turn:] + jobs[:turn]:
-                if results.has(job, number) or (number > 0 and results.hopeless(job)):
+                enough = job.rounds is not None and number >= job.rounds
+                if enough or results.has(job, number) or (number > 0 and results.hopeless(job)):
                     continue
                 for _ in range(ATTEMPTS):
                     if run_job(job, number, prefix, limit, results):

@@ -46,6 +46,9 @@ def parse_arguments(arguments):
     parser.add_argument("--peers", default="llama.cpp,ik_llama.cpp,OpenVINO GenAI,PyTorch",
                         help="names with commas between; default: all that are there")
     parser.add_argument("--rounds", type=int, default=3)
+    parser.add_argument("--long-rounds", type=int, metavar="ROUNDS",
+                        help="rounds of what takes a peer minutes: decode behind more than 4096 "
+                        "tokens, PyTorch (as --rounds)")
     parser.add_argument("-t", "--threads", type=int, default=len(os.sched_getaffinity(0)))
     parser.add_argument("--depths", default=DEFAULT_DEPTHS,
                         help=f"contexts behind which tokens are generated ({DEFAULT_DEPTHS}); peers "
@@ -74,6 +77,7 @@ def scope_of(options):
     return engines.Scope(threads=options.threads, depths=[0, *numbers(options.depths)],
                          deep_weights=options.deep_weights.split(","),
                          attention=numbers(options.attention), peers=peers,
+                         long_rounds=options.long_rounds,
                          fill=setup_peers.fill_option(options.rill))
 
 

@@ -96,6 +96,14 @@ class Plan(unittest.TestCase):
         self.assertIn(("llama.cpp", "16"), deep)
         self.assertEqual({job.engine for job in jobs if "tg@32768" in job.columns}, {"Rill"})
 
+    def test_long_jobs_of_peers_run_in_fewer_rounds(self):
+        jobs = [job for station in engines.stations(PATHS, scope(long_rounds=1)) for job in station]
+        few = {(job.engine, job.columns[0]) for job in jobs if job.rounds == 1}
+        self.assertIn(("ik_llama.cpp", "tg@16384"), few)
+        self.assertIn(("PyTorch", "attention-bf16@4096"), few)
+        self.assertFalse({engine for engine, _ in few} & {"Rill"})
+        self.assertFalse({column for _, column in few} & {"pp512", "tg@4096"})
+
     def test_an_engine_that_is_not_there_is_left_out(self):
         paths = engines.Paths(PATHS.rill, PATHS.models, None, None, None, None)
         jobs = [job for station in engines.stations(paths, scope()) for job in station]
@@ -125,6 +133,14 @@ class Measuring(unittest.TestCase):
         order = [(entry["round"], entry["variant"]) for entry in results.rows]
         self.assertEqual(order, [(0, "good"), (0, "close"), (0, "bad"), (1, "close"), (1, "good"),
                                  (2, "good"), (2, "close")])
+
+    def test_a_job_of_fewer_rounds_ends_early(self):
+        with tempfile.TemporaryDirectory() as folder:
+            results = measure.Results(pathlib.Path(folder) / "results.jsonl")
+            job = engines.Job("engine", "", "16", ["pp512"], ["echo", "1"],
+                              lambda out, _: {"pp512": {"value": float(out)}}, rounds=2)
+            measure.run_rounds([[job]], 3, [], 20, results)
+        self.assertEqual([entry["round"] for entry in results.rows], [0, 1])
 
     def test_what_is_there_is_not_measured_again(self):
         results = self.run_plan({"a": "echo 1"}, 1)
