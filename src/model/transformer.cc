@@ -7,6 +7,7 @@
 #include <cassert>
 #include <cmath>
 #include <cstring>
+#include <numeric>
 
 #include "base/buffer.h"
 #include "base/error.h"
@@ -64,6 +65,10 @@ struct ScratchSize {
 
 size_t operand_bytes(const ScratchSize& size, size_t width) {
   return size.kernels.activation_bytes(size.arithmetic.linear, round_up(width, kDepthUnit));
+}
+
+size_t panels_of(const PackedMatrix& weight) {
+  return (weight.outputs + kPanel - 1) / kPanel;
 }
 
 size_t private_offset(const Widths& widths) {
@@ -237,8 +242,7 @@ class Transformer::Pass {
       return;
     }
     ReadAhead& ahead = ahead_[static_cast<size_t>(worker.index())];
-    const size_t panels = (next.outputs + kPanel - 1) / kPanel;
-    ahead.aim(next, worker.share(panels, kDealtPanels).begin);
+    ahead.aim(next, worker.share(panels_of(next), kDealtPanels).begin);
     worker.barrier([&] { ahead.ask(); });
   }
 
@@ -256,12 +260,7 @@ class Transformer::Pass {
   void attention(Worker& worker, size_t layer) {
     const LayerWeights& w = weights_.layers()[layer];
     const Activations a = normed(worker, w.input_norm);
-    begin(worker, Operation::QKV);
-    linear(worker, w.qkv, a,
-           {scratch_.qkv, row_stride(widths_.qkv()), w.qkv_bias, Epilogue::STORE});
-    meet(worker, w.o);
-    begin(worker, Operation::HEADS);
-    heads(worker, layer);
+    query_key_value(worker, layer, a);
     meet(worker, w.o);
     begin(worker, Operation::ATTENTION);
     attention_.run(worker, layer, scratch_.attended, row_stride(widths_.q));
@@ -288,21 +287,43 @@ class Transformer::Pass {
          layer + 1 < weights_.layers().size() ? weights_.layers()[layer + 1].qkv : weights_.head());
   }
 
+  // The QKV product, dealt in whole heads; each is normed, rotated and stored while it is warm. A
+  // few rows are bound by reading weights, which goes fastest in one run; many would not stay in
+  // the cache if a thread multiplied all its heads first.
+  void query_key_value(Worker& worker, size_t layer, const Activations& a) {
+    const LayerWeights& w = weights_.layers()[layer];
+    const LinearJob job = {&w.qkv,         w.qkv_bias, a, scratch_.qkv, row_stride(widths_.qkv()),
+                           Epilogue::STORE};
+    // The fewest panels that end where a head ends.
+    const size_t unit = std::lcm(config_.head_dim, kPanel) / kPanel;
+    const size_t step = a.rows <= kMostRows ? panels_of(w.qkv) : unit;
+    begin(worker, Operation::QKV);
+    worker.deal(panels_of(w.qkv), unit, [&](Range panels) {
+      for (size_t first = panels.begin; first < panels.end; first += step) {
+        const size_t last = std::min(first + step, panels.end);
+        runtime_.kernels.linear(job, first, last);
+        begin(worker, Operation::HEADS);
+        heads(layer, {first * kPanel / config_.head_dim,
+                      std::min(last * kPanel, widths_.qkv()) / config_.head_dim});
+        begin(worker, Operation::QKV);
+      }
+    });
+  }
+
   // Norms and rotates queries and keys, and stores keys and values as the cache holds them. A
-  // thread takes a head's rows one after the other: neighbours in the cache's panels.
-  void heads(Worker& worker, size_t layer) {
-    const size_t rows = rows_.size(), q_heads = config_.num_heads, kv_heads = config_.num_kv_heads;
-    const Range mine = worker.share((q_heads + 2 * kv_heads) * rows);
-    for (size_t i = mine.begin; i < mine.end; ++i) {
-      const size_t head = i / rows, row = i % rows;
-      float* values = scratch_.qkv + row * row_stride(widths_.qkv()) + head * config_.head_dim;
-      if (head < q_heads)
-        query(layer, head, row, values);
-      else if (head < q_heads + kv_heads)
-        key(layer, head - q_heads, row, values);
-      else
-        value(layer, head - q_heads - kv_heads, row, values);
-    }
+  // head's rows come one after the other: neighbours in the cache's panels.
+  void heads(size_t layer, Range range) {
+    const size_t q_heads = config_.num_heads, kv_heads = config_.num_kv_heads;
+    for (size_t head = range.begin; head < range.end; ++head)
+      for (size_t row = 0; row < rows_.size(); ++row) {
+        float* values = scratch_.qkv + row * row_stride(widths_.qkv()) + head * config_.head_dim;
+        if (head < q_heads)
+          query(layer, head, row, values);
+        else if (head < q_heads + kv_heads)
+          key(layer, head - q_heads, row, values);
+        else
+          value(layer, head - q_heads - kv_heads, row, values);
+      }
   }
 
   void query(size_t layer, size_t head, size_t row, float* q) {
@@ -380,7 +401,7 @@ class Transformer::Pass {
   void linear(Worker& worker, const PackedMatrix& weight, const Activations& a,
               const Target& target, const Done& done) {
     const LinearJob job = {&weight, target.bias, a, target.y, target.stride, target.epilogue};
-    worker.deal((weight.outputs + kPanel - 1) / kPanel, kDealtPanels, [&](Range panels) {
+    worker.deal(panels_of(weight), kDealtPanels, [&](Range panels) {
       runtime_.kernels.linear(job, panels.begin, panels.end);
       done(panels);
     });
