@@ -21,7 +21,8 @@ int run_plan(const PlanOptions& options) {
   const ModelConfig config = ModelConfig::load(options.common.model);
   const Checkpoint checkpoint = Checkpoint::open(options.common.model);
   checkpoint.check(config);
-  const Arithmetic arithmetic = resolve_arithmetic(load.arithmetic, stored_type(checkpoint));
+  const Arithmetic arithmetic = resolve_arithmetic(load.arithmetic, stored_type(checkpoint),
+                                                   block_scope(config, load.session));
   const Kernels& kernels = choose_kernels(load.isa);
   const int threads = load.threads > 0 ? load.threads : available_cores();
   SessionSize size = load.session;

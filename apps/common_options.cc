@@ -20,11 +20,12 @@ CLI::Option* add_parsed(CLI::App& command, const std::string& name, T& target, P
 }
 
 size_t parse_block_size(const std::string& text, const std::string& option) {
+  if (text == "auto") return kAutoBlockSize;
   size_t value = 0;
   const auto [end, error] = std::from_chars(text.data(), text.data() + text.size(), value);
   const bool whole = error == std::errc() && end == text.data() + text.size();
   if (!whole || value < 16 || value > 1024 || (value & (value - 1)) != 0) {
-    throw UsageError(option + " is '" + text + "'; use a power of two from 16 to 1024");
+    throw UsageError(option + " is '" + text + "'; use a power of two from 16 to 1024, or auto");
   }
   return value;
 }
@@ -67,7 +68,8 @@ void add_arithmetic_options(CLI::App& command, CommonOptions& options, Attention
              std::string("standard or streaming (default ") + to_string(attention) + ")")
       ->group(group);
   add_parsed(command, "--block-size", arithmetic.block_size, parse_block_size,
-             "keys per attention block: 16, 32, ... 1024 (default 64)")
+             "keys per attention block: 16, 32, ... 1024, or auto: by caches, head size and --ctx "
+             "(default 64)")
       ->group(group);
   add_parsed(command, "--weights", arithmetic.weights, parse_weight_type,
              "auto, bf16, f16, f32, int8 or int4 (default auto: as stored)")

@@ -21,13 +21,17 @@ enum class ComputeType { AUTO, F32, BF16 };
 /// How the KV cache stores K and V. AUTO: F32 under F32 compute, else BF16.
 enum class KvType { AUTO, F16, BF16, F32 };
 
+/// ArithmeticOptions::block_size: chosen once, by this machine's caches, the size of a head and the
+/// context that was asked for. Results name the size; passing it gives the same bits elsewhere.
+constexpr size_t kAutoBlockSize = 0;
+
 /// The options of one engine that are part of the arithmetic. They are printed with every result.
 struct ArithmeticOptions {
   WeightType weights = WeightType::AUTO;
   ComputeType compute = ComputeType::AUTO;
   KvType kv = KvType::AUTO;
   AttentionType attention = AttentionType::STREAMING;
-  size_t block_size = 64;  ///< keys per attention block: a power of two, 16 to 1024
+  size_t block_size = 64;  ///< keys per attention block: a power of two, 16 to 1024, or auto
 };
 
 const char* to_string(AttentionType value);

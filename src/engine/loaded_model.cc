@@ -34,6 +34,10 @@ std::pair<SessionSize, MemoryPlan> decide_session(const ModelConfig& config,
 
 }  // namespace
 
+BlockScope block_scope(const ModelConfig& config, const SessionSize& session) {
+  return {config.head_dim, choose_context(config, session.context, config.max_position_embeddings)};
+}
+
 size_t choose_context(const ModelConfig& config, size_t wanted, size_t longest) {
   if (wanted > config.max_position_embeddings) {
     fail("a context (--ctx) of ", wanted,
@@ -51,7 +55,8 @@ std::unique_ptr<LoadedModel> LoadedModel::load(const std::filesystem::path& fold
   GenerationConfig generation = GenerationConfig::load(folder);
   const Checkpoint checkpoint = Checkpoint::open(folder);
   checkpoint.check(config);
-  const Arithmetic arithmetic = resolve_arithmetic(options.arithmetic, stored_type(checkpoint));
+  const Arithmetic arithmetic = resolve_arithmetic(options.arithmetic, stored_type(checkpoint),
+                                                   block_scope(config, options.session));
   const Kernels& kernels = choose_kernels(options.isa);
   Team team(options.threads);
   const auto [session, plan] = decide_session(config, arithmetic, kernels, team.size(), options);
@@ -64,7 +69,8 @@ std::unique_ptr<LoadedModel> LoadedModel::load(const std::filesystem::path& fold
 
 std::unique_ptr<LoadedModel> LoadedModel::random(const ModelConfig& config,
                                                  const LoadOptions& options, uint64_t seed) {
-  const Arithmetic arithmetic = resolve_arithmetic(options.arithmetic, DType::BF16);
+  const Arithmetic arithmetic =
+      resolve_arithmetic(options.arithmetic, DType::BF16, block_scope(config, options.session));
   const Kernels& kernels = choose_kernels(options.isa);
   Team team(options.threads);
   const auto [session, plan] = decide_session(config, arithmetic, kernels, team.size(), options);

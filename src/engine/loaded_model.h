@@ -50,6 +50,9 @@ struct LoadedModel {
   Weights weights;
 };
 
+/// What --block-size auto goes by for a model in a session; throws as choose_context does.
+BlockScope block_scope(const ModelConfig& config, const SessionSize& session);
+
 /// Throws Error naming --ctx if `context` is beyond the model's max_position_embeddings; else the
 /// context for `wanted` (0: the default, less where memory ends earlier).
 size_t choose_context(const ModelConfig& config, size_t wanted, size_t longest);

@@ -1,13 +1,17 @@
 // SPDX-License-Identifier: Apache-2.0
 #include "model/arithmetic.h"
 
+#include <algorithm>
 #include <array>
 #include <bit>
 
 #include "base/error.h"
+#include "base/topology.h"
 
 namespace rill {
 namespace {
+
+constexpr size_t kLeastBlock = 16, kMostBlock = 1024;
 
 WeightType as_stored(DType stored) {
   switch (stored) {
@@ -65,10 +69,19 @@ DType stored_type(const Checkpoint& checkpoint) {
   return types[most];
 }
 
-Arithmetic resolve_arithmetic(const ArithmeticOptions& options, DType stored) {
-  if (options.block_size < 16 || options.block_size > 1024 ||
-      !std::has_single_bit(options.block_size))
-    fail("--block-size is ", options.block_size, "; use a power of two from 16 to 1024");
+size_t choose_block_size(const BlockScope& scope, Format kv, size_t cache) {
+  constexpr size_t kLeastCache = size_t{256} << 10;
+  const size_t key_bytes = 2 * scope.head_dim * (kv == Format::F32 ? 4 : 2);
+  const size_t most = std::min(std::max(cache, kLeastCache) / 8 / key_bytes, scope.context / 4);
+  return std::clamp(std::bit_floor(most), kLeastBlock, kMostBlock);
+}
+
+Arithmetic resolve_arithmetic(const ArithmeticOptions& options, DType stored,
+                              const BlockScope& scope) {
+  if (options.block_size != kAutoBlockSize &&
+      (options.block_size < kLeastBlock || options.block_size > kMostBlock ||
+       !std::has_single_bit(options.block_size)))
+    fail("--block-size is ", options.block_size, "; use a power of two from 16 to 1024, or auto");
   Arithmetic result{};
   result.declared = options.weights == WeightType::AUTO ? as_stored(stored) : options.weights;
   const bool quantised = result.declared == WeightType::INT8 || result.declared == WeightType::INT4;
@@ -82,7 +95,9 @@ Arithmetic resolve_arithmetic(const ArithmeticOptions& options, DType stored) {
   result.linear = quantised ? Operand::Q8 : result.attention;
   result.kv = kv_format(options.kv, bf16_compute);
   result.attention_type = options.attention;
-  result.block_size = options.block_size;
+  result.block_size = options.block_size != kAutoBlockSize
+                          ? options.block_size
+                          : choose_block_size(scope, result.kv, cache_bytes(2));
   return result;
 }
 

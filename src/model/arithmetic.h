@@ -29,9 +29,23 @@ struct Arithmetic {
 /// The type that holds the most bytes of the checkpoint: F32, F16 or BF16.
 DType stored_type(const Checkpoint& checkpoint);
 
+/// What kAutoBlockSize goes by: the size of a head, and the context that was asked for (never the
+/// one that a sequence has reached: it would change the result).
+struct BlockScope {
+  size_t head_dim = 128, context = 4096;
+};
+
+/// The largest block that fills at most an eighth of a core's second-level cache (`cache` bytes,
+/// 0: unknown) with its keys and values, and a quarter of the context. Long blocks have fewer joins
+/// of states and row maxima; beyond that size they push each other's rows, scores and states out of
+/// the cache. `rill bench-attention --block-size 16-1024*2` is the measurement behind it.
+size_t choose_block_size(const BlockScope& scope, Format kv, size_t cache);
+
 /// Decides the AUTO values: weights as `stored` (the checkpoint's type with the most bytes), and
-/// refuses combinations that have no meaning. Throws rill::Error naming the option.
-Arithmetic resolve_arithmetic(const ArithmeticOptions& options, DType stored);
+/// refuses combinations that have no meaning; `scope` is for kAutoBlockSize. Throws rill::Error
+/// naming the option.
+Arithmetic resolve_arithmetic(const ArithmeticOptions& options, DType stored,
+                              const BlockScope& scope = {});
 
 /// "weights bf16, compute bf16, kv bf16, attention streaming, block 64": for reports.
 std::string describe(const Arithmetic& arithmetic);

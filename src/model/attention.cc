@@ -452,7 +452,7 @@ void attend(const AttentionProblem& p, const ArithmeticOptions& options, Runtime
   check(p);
   ArithmeticOptions resolved = options;
   resolved.weights = WeightType::F32;
-  const Arithmetic arithmetic = resolve_arithmetic(resolved, DType::F32);
+  const Arithmetic arithmetic = resolve_arithmetic(resolved, DType::F32, {p.head_dim, p.kv_tokens});
   const AttentionShape shape = {p.heads,
                                 p.kv_heads,
                                 p.head_dim,

@@ -53,6 +53,18 @@ TEST(Cli, EveryComputingOptionIsAcceptedAndReported) {
     EXPECT_TRUE(has(run.err, part)) << part << " in " << run.err;
 }
 
+TEST(Cli, AnAutomaticBlockSizeIsReportedAndGivesTheSameWhenPassed) {
+  const std::vector<std::string> base = {"run", kDemo, "Hi", "--max-tokens", "4", "--ctx", "100"};
+  const auto with = [&](const char* size) {
+    std::vector<std::string> arguments = base;
+    arguments.insert(arguments.end(), {"--block-size", size});
+    return run_rill(arguments);
+  };
+  const Finished chosen = with("auto");
+  EXPECT_TRUE(has(chosen.err, "block 16")) << "a quarter of the context: " << chosen.err;
+  EXPECT_EQ(with("16").out, chosen.out);
+}
+
 TEST(Cli, TheSameSeedGivesTheSameText) {
   const std::vector<std::string> base = {
       "run", kDemo, "Tell a story", "--temperature", "5", "--seed", "5", "--max-tokens", "30"};

@@ -52,9 +52,29 @@ TEST(Arithmetic, RefusesWhatHasNoMeaning) {
   };
   expect_error(resolve({.kv = KvType::F16}), {"--kv", "f16", "--compute"});
   expect_error(resolve({.weights = WeightType::INT8, .kv = KvType::F32}), {"--kv", "f32"});
-  for (const size_t block : {0, 8, 48, 2048})
+  for (const size_t block : {1, 8, 48, 2048})
     expect_error(resolve({.block_size = block}), {"--block-size", std::to_string(block)});
   expect_error([] { resolve_arithmetic({}, DType::F8_E4M3); }, {"F8_E4M3", "BF16"});
+}
+
+TEST(BlockSize, AutoGoesByTheCacheTheHeadAndTheContext) {
+  constexpr size_t kCache = size_t{1} << 20;
+  EXPECT_EQ(choose_block_size({128, 4096}, Format::BF16, kCache), 256u);
+  EXPECT_EQ(choose_block_size({128, 4096}, Format::F32, kCache), 128u);
+  EXPECT_EQ(choose_block_size({128, 4096}, Format::BF16, kCache / 2), 128u);
+  EXPECT_EQ(choose_block_size({128, 512}, Format::BF16, kCache), 128u);
+  EXPECT_EQ(choose_block_size({96, 4096}, Format::BF16, kCache), 256u) << "a power of two";
+  EXPECT_EQ(choose_block_size({2, 1 << 20}, Format::BF16, kCache), 1024u);
+  EXPECT_EQ(choose_block_size({65536, 4096}, Format::F32, kCache), 16u);
+  EXPECT_EQ(choose_block_size({128, 1}, Format::BF16, 0), 16u);
+}
+
+TEST(BlockSize, AutoIsPrintedAndGivesTheSameWhenPassed) {
+  const Arithmetic chosen =
+      resolve_arithmetic({.block_size = kAutoBlockSize}, DType::BF16, {128, 100});
+  EXPECT_EQ(chosen.block_size, 16u) << "a quarter of the context, whatever the machine";
+  EXPECT_EQ(describe(chosen), "weights bf16, compute bf16, kv bf16, attention streaming, block 16");
+  EXPECT_TRUE(chosen == resolve_arithmetic({.block_size = chosen.block_size}, DType::BF16));
 }
 
 TEST(Stripe, IsNeverNarrowerThanABlockOfTheCache) {
