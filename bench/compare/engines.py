@@ -6,7 +6,8 @@ A job is one command. It yields values for one or more columns:
   tg@0, tg@4096, ...  tokens generated one by one behind that many tokens of context, tokens/s
   first-token         seconds from exec
   attention-<type>@N  causal self-attention alone over N tokens, GFLOP/s of the useful half
-and, for Rill alone, pp512-f32, pp512-1t, tg@0-1t, tg@0-x8 and memory (docs/performance.md's rows).
+and, for Rill alone, pp512-f32, pp512-1t, pp512-2t, tg@0-1t, tg@0-2t, tg@0-x8, and memory, the peak
+resident bytes with a full cache.
 """
 import json
 import statistics
@@ -16,6 +17,7 @@ from typing import Callable
 
 HERE = Path(__file__).resolve().parent
 HEADS, KV_HEADS, HEAD_DIM = 16, 8, 128  # of Qwen3-0.6B
+MEMORY_CONTEXT = 4096  # tokens of the KV cache in memory
 SHORT_PROMPT = 8  # tokens of the prompt in first-token
 
 
@@ -72,6 +74,15 @@ def rill_first_token(paths, weights, threads):
     command = [paths.rill, "run", paths.models / "rill", "Who are you?", "--weights",
                RILL_WEIGHTS[weights], "--ctx", 4096, "--max-tokens", 1, "--threads", threads]
     return Job("Rill", "", weights, ["first-token"], command, parse_whole_process)
+
+
+def rill_memory(paths, threads):
+    """A prompt that fills nearly all of a context of 4096, so that the KV cache is resident."""
+    def parse(_, run):
+        return {"memory": {"value": run["peak_memory"]}}
+    command = [paths.rill, "run", paths.models / "rill", "--raw", "one " * 4000, "--weights", "bf16",
+               "--ctx", MEMORY_CONTEXT, "--max-tokens", 1, "--threads", threads]
+    return Job("Rill", "", "16", ["memory"], command, parse)
 
 
 def parse_rill_attention(compute):
@@ -272,6 +283,7 @@ def stations(paths, scope):
 def rill_only(paths, scope):
     f32 = [*RILL_TESTS["pp512"], "--compute", "f32"]
     return [
+        rill_memory(paths, scope.threads),
         rill_bench(paths, "16", "pp512-f32", f32, scope.threads),
         rill_bench(paths, "16", "tg@0-x8", [*RILL_TESTS["tg@0"], "-b", 8], scope.threads),
         rill_bench(paths, "16", "pp512-1t", RILL_TESTS["pp512"], 1),

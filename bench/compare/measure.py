@@ -68,9 +68,19 @@ class Results:
         return all(behind)
 
 
+def read_into_page_cache(paths):
+    """Reads files, and those of folders, so that no start waits for the disk."""
+    for path in paths:
+        for file in filter(Path.is_file, path.iterdir()) if path.is_dir() else [path]:
+            with open(file, "rb", buffering=0) as data:
+                while data.read(1 << 24):
+                    pass
+
+
 def run_job(job, round_number, prefix, limit, results):
     """Has it given all its columns?"""
     command = [str(word) for word in job.command]
+    read_into_page_cache(word for word in job.command if isinstance(word, Path) and word.exists())
     run, out, error = run_command(command, prefix, limit)
     common = {"time": now(), "round": round_number, "engine": job.engine, "variant": job.variant,
               "weights": job.weights, "command": command}

@@ -126,7 +126,8 @@ def int8(blocks):
     return scale * np.clip(np.rint(blocks * inverse_of(scale)), -127, 127)
 
 
-RULES = {"Q4_0": q4_0, "Rill int4": rill_int4, "dense search": dense_search, "int4 not rounded": None}
+RULES = {"Q4_0": q4_0, "Rill int4": rill_int4, "best of 400 scales": dense_search,
+         "none, head int8": None}
 
 
 def rounded(array, rule):
@@ -222,16 +223,22 @@ def main():
     parser.add_argument("--rill", type=Path, default=ROOT / "build/bin/rill")
     parser.add_argument("--model", type=Path, default=ROOT / "models/rill-demo")
     parser.add_argument("--prompts", type=int, default=16, help="stories whose logits are compared")
+    parser.add_argument("--out", type=Path, help="file for the table (standard output)")
     parser.add_argument("--limit", type=int, help="only the first N questions")
     options = parser.parse_args()
 
     with tempfile.TemporaryDirectory() as folder:
         work = Path(folder)
         rill = Rill(options.rill, work)
-        compare(rill, options, work)
+        text = table(rill, options, work)
+    if options.out:
+        options.out.write_text(text, encoding="utf-8")
+    else:
+        print(text, end="")
 
 
-def compare(rill, options, work):
+def table(rill, options, work):
+    """The comparison as Markdown."""
     config = json.loads((options.model / "config.json").read_text())
     questions = held_out(options.model, work)
     prompts = prompts_of(rill, options.model, questions, config["vocab_size"], options.prompts)
@@ -239,24 +246,25 @@ def compare(rill, options, work):
     limit = ["--limit", options.limit] if options.limit else []
     reference = rill.logits(options.model, prompts, exact)
     tensors = read_tensors(options.model)
+    lines = ["| rounding of the linear layers | error of weights | error of logits | right answers |",
+             "|---|---|---|---|"]
 
-    def line(name, weights, model, arguments):
+    def add(name, weights, model, arguments):
         logits = rill.logits(model, prompts, arguments)
         error = ((logits - reference) ** 2).mean() ** 0.5 / (reference ** 2).mean() ** 0.5
         right = questions and rill.accuracy(model, questions, [*arguments, *limit])
-        print(f"| {name} | {weights} | {100 * error:.3f} % | {right or '–'} |", flush=True)
+        lines.append(f"| {name} | {weights} | {100 * error:.2f} % | {right or '–'} |")
 
-    print(f"{sum(map(len, prompts))} tokens\n")
-    print("| rule | error of weights | error of logits | right answers |\n|---|---|---|---|")
-    line("none", "–", options.model, exact)
+    add("none", "–", options.model, exact)
     for name, rule in RULES.items():
         candidate = round_model(tensors, rule)
         copy = work / "model"
         shutil.copytree(options.model, copy, ignore=shutil.ignore_patterns("*.safetensors*", "*.xz"))
         write_tensors(copy / "model.safetensors", candidate)
-        line(name, f"{100 * weight_error(tensors, candidate):.3f} %", copy, exact)
+        add(name, f"{100 * weight_error(tensors, candidate):.2f} %", copy, exact)
         shutil.rmtree(copy)
-    line("`--weights int4`", "–", options.model, ["--weights", "int4"])
+    add("`--weights int4`, activations int8", "–", options.model, ["--weights", "int4"])
+    return "\n".join(lines) + f"\n\nLogits of {sum(map(len, prompts))} tokens of {len(prompts)} prompts.\n"
 
 
 if __name__ == "__main__":

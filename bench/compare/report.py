@@ -15,6 +15,7 @@ WEIGHTS = {"16": "16-bit", "8": "int8 / Q8_0", "4": "int4 / Q4_0"}
 COLUMNS = {"pp512": "prefill 512", "pp4096": "prefill 4096", "tg@0": "decode, empty cache",
            "tg@4096": "decode at 4,096", "tg@16384": "decode at 16,384",
            "tg@32768": "decode at 32,768"}
+LONGEST_WORD = 120  # of a command, as it is shown
 STALE = 0.03  # a cause that was written at a figure this far from today's is to be looked at again
 
 
@@ -184,6 +185,8 @@ def shorten(command, options):
     for word in command:
         for path, name in known:
             word = word.replace(path, name)
+        if len(word) > LONGEST_WORD:
+            word = f"{word[:12]}... ({len(word)} characters)"
         words.append(f"'{word}'" if " " in word else re.sub(r"^/\S*/", "", word))
     return " ".join(words)
 
@@ -211,8 +214,8 @@ def summary(table):
     """One entry for each variant and column, as in the CSV file."""
     for (engine, variant, weights, column), rows in sorted(table.rows.items()):
         spread = Spread.of(row["value"] for row in rows)
-        unit = ("s" if column == "first-token" else
-                "GFLOP/s" if column.startswith("attention") else "tokens/s")
+        unit = ("GFLOP/s" if column.startswith("attention") else
+                {"first-token": "s", "memory": "bytes"}.get(column, "tokens/s"))
         yield {"engine": engine, "options": variant, "weights": weights, "column": column,
                "unit": unit, "runs": spread.runs, "min": round(spread.low, 4),
                "median": round(spread.median, 4), "max": round(spread.high, 4)}
@@ -254,6 +257,7 @@ def machine_text(machine, table):
 
 def compose(rows, machine, options, causes, has_plot):
     """The Markdown text."""
+    quality = options.work / "quality.md"
     table = Table(rows)
     kind = kind_of(machine["flags"])
     states = state_of_rows(table, kind)
@@ -269,6 +273,8 @@ def compose(rows, machine, options, causes, has_plot):
         "causes": causes_text(table, states, read_causes(causes)),
         "attention": attention_table(table),
         "first_token": first_token_table(table),
+        "quality": (quality.read_text(encoding="utf-8") if quality.exists() else
+                    "Not measured: `bench/compare/run.py quality`.\n"),
         "plot": "![tokens per second](performance.svg)\n" if has_plot else "",
         "failures": f"These runs failed and count nowhere:\n\n{failures}" if failures else "",
         "commands": commands_text(rows, options),

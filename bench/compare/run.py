@@ -23,6 +23,7 @@ import measure
 import report
 import setup_peers
 
+STEPS = ("setup", "measure", "quality", "report")
 DEFAULT_DEPTHS = "4096,16384,32768"
 
 
@@ -35,7 +36,7 @@ def parse_arguments(arguments):
     parser = argparse.ArgumentParser(description=__doc__,
                                      formatter_class=argparse.RawDescriptionHelpFormatter)
     parser.add_argument("steps", nargs="*", metavar="STEP",
-                        help="setup, measure, report; default: all three")
+                        help="setup, measure, quality, report; default: all of them")
     parser.add_argument("--work", type=Path, default=root / "build-compare", metavar="DIR",
                         help="folder of everything that is built and measured (build-compare/)")
     parser.add_argument("--rill", type=Path, default=root / "build/bin/rill",
@@ -64,9 +65,9 @@ def parse_arguments(arguments):
     parser.add_argument("--out", type=Path, default=root / "docs/performance",
                         help="the report, without its ending (docs/performance)")
     options = parser.parse_args(arguments)
-    options.steps = options.steps or ["setup", "measure", "report"]
-    if set(options.steps) - {"setup", "measure", "report"}:
-        parser.error(f"a step is not setup, measure or report: {' '.join(options.steps)}")
+    options.steps = options.steps or list(STEPS)
+    if set(options.steps) - set(STEPS):
+        parser.error(f"a step is none of {', '.join(STEPS)}: {' '.join(options.steps)}")
     options.work, options.rill = options.work.absolute(), options.rill.absolute()
     options.peers = options.peers.split(",")
     return options
@@ -93,6 +94,9 @@ def main(arguments):
             paths.torch_python = None
         plan = list(engines.stations(paths, scope_of(options)))
         measure.run_rounds(plan, options.rounds, shlex.split(options.prefix), options.limit, results)
+    if "quality" in options.steps:
+        setup_peers.shell(setup_peers.python_of(options.work), engines.HERE / "q4_quality.py", "--rill",
+                          options.rill, "--out", options.work / "quality.md")
     if "report" in options.steps:
         report.write(results.rows, options)
 

@@ -5,7 +5,6 @@ Everything lands in a work folder, and what is there already is not made again.
 """
 import subprocess
 import sys
-from pathlib import Path
 
 from engines import HERE, Paths
 
@@ -82,6 +81,11 @@ def set_up(options):
                 work / "llama.cpp/bin/llama-quantize")
 
 
+def python_of(work):
+    """The Python that has numpy, gguf, OpenVINO and matplotlib."""
+    return work / "venv/bin/python"
+
+
 def find(options):
     """Paths of what is there."""
     def existing(path):
@@ -90,7 +94,7 @@ def find(options):
     return Paths(rill=options.rill, models=work / "models",
                  llama_bench=existing(work / "llama.cpp/bin/llama-bench"),
                  ik_bench=existing(work / "ik_llama.cpp/bin/llama-bench"),
-                 openvino_python=existing(work / "venv/bin/python"),
+                 openvino_python=existing(python_of(work)),
                  torch_python=options.torch or existing(work / "venv-torch/bin/python"))
 
 
@@ -106,5 +110,4 @@ def python_with_matplotlib(work):
         import matplotlib  # noqa: F401
         return sys.executable
     except ImportError:
-        python = Path(work) / "venv/bin/python"
-        return python if python.exists() else None
+        return python_of(work) if python_of(work).exists() else None

@@ -4,6 +4,8 @@ import statistics
 from dataclasses import dataclass
 from typing import Callable
 
+from engines import HEAD_DIM, KV_HEADS, MEMORY_CONTEXT
+
 KINDS = ("AVX2 only", "AVX-512 with VNNI and bf16")
 MIB = 1 << 20
 
@@ -129,9 +131,9 @@ def memory_excess(table, _):
     packed = table.rill("16", "tg@0", lambda row: row["detail"]["model_size"])
     if not packed:
         return None
-    kv = 4096 * 2 * 28 * 8 * 128 * 2  # the context of engines.rill_first_token; Qwen3-0.6B, bf16
-    return table.rill("16", "first-token",
-                      lambda row: (row["peak_memory"] - 1.05 * (packed.median + kv)) / MIB)
+    kv = MEMORY_CONTEXT * 2 * 28 * KV_HEADS * HEAD_DIM * 2  # K and V of 28 layers, bf16
+    return table.rill("16", "memory",
+                      lambda row: (row["value"] - 1.05 * (packed.median + kv)) / MIB)
 
 
 def seconds(table, _):

@@ -165,6 +165,15 @@ class Measuring(unittest.TestCase):
         self.assertLess(done["seconds"], 0.9)
         self.assertLess(done["peak_memory"], 64 << 20)
 
+    def test_files_and_folders_of_a_command_are_read_before(self):
+        with tempfile.TemporaryDirectory() as folder:
+            path = pathlib.Path(folder)
+            (path / "inner").mkdir()
+            (path / "weights").write_bytes(b"x" * 100)
+            measure.read_into_page_cache([path, path / "weights"])
+            with self.assertRaises(FileNotFoundError):
+                measure.read_into_page_cache([path / "none"])
+
     def test_a_command_that_takes_too_long_is_ended(self):
         done, _, _ = measure.run_command(["sleep", "30"], [], 0.2)
         self.assertNotEqual(done["status"], 0)
@@ -206,11 +215,11 @@ class Targets(unittest.TestCase):
 
     def test_less_is_better_for_time_and_memory(self):
         packed, kv, mib = 1192135096, 4096 * 114688, 1 << 20
-        rows = [row("Rill", "tg@0", 10, model_size=packed), row("Rill", "first-token", 0.8)]
-        rows[1]["peak_memory"] = 1.05 * (packed + kv) + 60 * mib
+        rows = [row("Rill", "tg@0", 10, model_size=packed), row("Rill", "first-token", 0.8),
+                row("Rill", "memory", 1.05 * (packed + kv) + 60 * mib)]
         self.assertEqual(self.state(rows, "first-token", AVX2)[0], "reached")
         self.assertEqual(self.state(rows, "memory", AVX2)[0], "reached")
-        rows[1]["peak_memory"] += 2 * mib
+        rows[2]["value"] += 2 * mib
         self.assertEqual(self.state(rows, "memory", AVX2)[0], "short")
 
     def ratio(self, rows):
@@ -269,7 +278,7 @@ class Report(unittest.TestCase):
 class CommandLine(unittest.TestCase):
     def test_defaults_and_steps(self):
         options = run.parse_arguments(["--depths", "4096"])
-        self.assertEqual(options.steps, ["setup", "measure", "report"])
+        self.assertEqual(options.steps, ["setup", "measure", "quality", "report"])
         self.assertEqual(run.parse_arguments(["report"]).steps, ["report"])
 
 
