@@ -20,11 +20,11 @@ def now():
     return datetime.datetime.now(datetime.timezone.utc).isoformat(timespec="seconds")
 
 
-def run_command(command, prefix, limit):
-    """(what timed.py tells, standard output, last line of standard error)."""
+def run_command(command, prefix, limit, times=1):
+    """(what timed.py tells of the last of so many runs, standard output, last line of standard error)."""
     with tempfile.TemporaryDirectory() as folder:
         report = Path(folder) / "report"
-        timed = [sys.executable, str(HERE / "timed.py"), str(report), str(limit)]
+        timed = [sys.executable, str(HERE / "timed.py"), str(report), str(limit), str(times)]
         done = subprocess.run([*prefix, *timed, *command], capture_output=True, text=True,
                               errors="replace", check=False)
         error = "".join(done.stderr.strip().splitlines()[-1:])
@@ -68,20 +68,10 @@ class Results:
         return all(behind)
 
 
-def read_into_page_cache(paths):
-    """Reads files, and those of folders, so that no start waits for the disk."""
-    for path in paths:
-        for file in filter(Path.is_file, path.iterdir()) if path.is_dir() else [path]:
-            with open(file, "rb", buffering=0) as data:
-                while data.read(1 << 24):
-                    pass
-
-
 def run_job(job, round_number, prefix, limit, results):
     """Has it given all its columns?"""
     command = [str(word) for word in job.command]
-    read_into_page_cache(word for word in job.command if isinstance(word, Path) and word.exists())
-    run, out, error = run_command(command, prefix, limit)
+    run, out, error = run_command(command, prefix, limit, job.starts)
     common = {"time": now(), "round": round_number, "engine": job.engine, "variant": job.variant,
               "weights": job.weights, "command": command}
     label = " ".join(filter(None, [job.engine, job.variant, job.weights]))

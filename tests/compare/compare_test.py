@@ -104,6 +104,12 @@ class Plan(unittest.TestCase):
         self.assertFalse({engine for engine, _ in few} & {"Rill"})
         self.assertFalse({column for _, column in few} & {"pp512", "tg@4096"})
 
+    def test_starts_are_warm_and_nothing_else_runs_twice(self):
+        jobs = [job for station in engines.stations(PATHS, scope()) for job in station]
+        twice = [job for job in jobs if job.starts == 2]
+        self.assertEqual({job.engine for job in twice}, {"Rill", *engines.PEERS})
+        self.assertTrue(all(("first-token" in job.columns) == (job in twice) for job in jobs))
+
     def test_an_engine_that_is_not_there_is_left_out(self):
         paths = engines.Paths(PATHS.rill, PATHS.models, None, None, None, None)
         jobs = [job for station in engines.stations(paths, scope()) for job in station]
@@ -165,14 +171,14 @@ class Measuring(unittest.TestCase):
         self.assertLess(done["seconds"], 0.9)
         self.assertLess(done["peak_memory"], 64 << 20)
 
-    def test_files_and_folders_of_a_command_are_read_before(self):
+    def test_the_last_of_several_starts_counts(self):
         with tempfile.TemporaryDirectory() as folder:
-            path = pathlib.Path(folder)
-            (path / "inner").mkdir()
-            (path / "weights").write_bytes(b"x" * 100)
-            measure.read_into_page_cache([path, path / "weights"])
-            with self.assertRaises(FileNotFoundError):
-                measure.read_into_page_cache([path / "none"])
+            once = f"test -e {folder}/begun || sleep 1; touch {folder}/begun; echo x"
+            done, out, _ = measure.run_command(["sh", "-c", once], [], 20, 2)
+            self.assertEqual(out, "x\nx\n")
+            self.assertLess(done["seconds"], 0.9)
+            done, out, _ = measure.run_command(["sh", "-c", "echo x; exit 3"], [], 20, 2)
+            self.assertEqual((done["status"], out), (3, "x\n"))
 
     def test_a_command_that_takes_too_long_is_ended(self):
         done, _, _ = measure.run_command(["sleep", "30"], [], 0.2)
