@@ -3,14 +3,10 @@
 
 #include <algorithm>
 #include <array>
-#include <cassert>
-#include <cmath>
 #include <cstring>
 #include <limits>
 
-#include "base/error.h"
 #include "model/arena.h"
-#include "model/arithmetic.h"
 #include "model/stripe_tree.h"
 
 namespace rill {
@@ -430,76 +426,6 @@ void Attention::standard(const Task& task, size_t layer, std::byte* scratch, flo
     join(tree.close(i), tile.rows, kernels.add);
   }
   finish(tile, tree.root(), out, stride);
-}
-
-namespace {
-
-void check(const AttentionProblem& p) {
-  if (p.heads == 0 || p.kv_heads == 0 || p.heads % p.kv_heads)
-    fail("attention was asked for ", p.heads, " query heads and ", p.kv_heads,
-         " key heads; the first must be a multiple of the second");
-  if (p.head_dim == 0 || p.head_dim % 2 || p.head_dim > 65536)
-    fail("attention was asked for a head_dim of ", p.head_dim,
-         "; it must be even and at most 65536");
-  if (p.kv_tokens == 0 || !p.q || !p.k || !p.v)
-    fail("attention was given no keys; q, k and v must be arrays of at least one token");
-}
-
-}  // namespace
-
-void attend(const AttentionProblem& p, const ArithmeticOptions& options, Runtime runtime,
-            float* out) {
-  check(p);
-  ArithmeticOptions resolved = options;
-  resolved.weights = WeightType::F32;
-  const Arithmetic arithmetic = resolve_arithmetic(resolved, DType::F32, {p.head_dim, p.kv_tokens});
-  const AttentionShape shape = {p.heads,
-                                p.kv_heads,
-                                p.head_dim,
-                                arithmetic.attention_type,
-                                arithmetic.block_size,
-                                arithmetic.attention,
-                                arithmetic.kv};
-  ModelConfig config;  // what a cache needs of it
-  config.num_layers = 1;
-  config.num_kv_heads = p.kv_heads;
-  config.head_dim = p.head_dim;
-  KvCache cache(config, shape.kv, p.kv_tokens);
-  KvSequence sequence(cache);
-  sequence.extend(p.kv_tokens);
-  constexpr size_t kMostQueries = 256;
-  Attention attention(shape, runtime, std::min(kMostQueries, p.tokens), p.kv_tokens);
-  const auto scale =
-      static_cast<float>(0x1.71547652b82fep+0 / std::sqrt(static_cast<double>(p.head_dim)));
-
-  for (size_t first = 0; first < p.tokens; first += kMostQueries) {
-    const size_t tokens = std::min(kMostQueries, p.tokens - first);
-    const AttentionQueries queries = {&sequence, 0, tokens, p.position + first, p.causal};
-    attention.plan({&queries, 1});
-    runtime.team.run([&](Worker& worker) {
-      const FloatMode mode;
-      if (first == 0) {
-        const Range mine = worker.share(p.kv_tokens * p.kv_heads);
-        for (size_t i = mine.begin; i < mine.end; ++i) {
-          const size_t token = i / p.kv_heads, head = i % p.kv_heads, slot = token % kBlockTokens;
-          const uint32_t block = sequence.blocks()[token / kBlockTokens];
-          store_k(shape.kv, p.k + i * p.head_dim, p.head_dim, slot, cache.k(block, 0, head));
-          store_v(shape.kv, p.v + i * p.head_dim, p.head_dim, slot, cache.v(block, 0, head));
-        }
-      }
-      // The output's rows serve as scratch for the scaled queries until they are overwritten.
-      const size_t width = p.heads * p.head_dim;
-      const Range mine = worker.share(tokens * p.heads);
-      for (size_t i = mine.begin; i < mine.end; ++i) {
-        const float* q = p.q + first * width + i * p.head_dim;
-        float* scaled = out + first * width + i * p.head_dim;
-        for (size_t d = 0; d < p.head_dim; ++d) scaled[d] = q[d] * scale;
-        attention.set_query(i % p.heads, i / p.heads, scaled);
-      }
-      worker.barrier();
-      attention.run(worker, 0, out + first * width, width);
-    });
-  }
 }
 
 }  // namespace rill
