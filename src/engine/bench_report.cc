@@ -175,8 +175,8 @@ void check_ceilings(const std::vector<Json>& rows) {
   for (const Json& row : rows) {
     const double percent = row["pct_of_ceiling"].get<double>();
     if (percent <= kMostPercent) continue;
-    fail(row["test"].get<std::string>(), " with ", row["n_threads"].get<int>(), " threads reached ", fixed(percent, 1),
-         " % of the ", row["ceiling"].get<std::string>(),
+    fail(row["test"].get<std::string>(), " with ", row["n_threads"].get<int>(), " threads reached ",
+         fixed(percent, 1), " % of the ", row["ceiling"].get<std::string>(),
          " ceiling, so the ceiling was measured too low; end what else this machine computes and "
          "run again");
   }
