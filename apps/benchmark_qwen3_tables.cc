@@ -34,10 +34,6 @@ std::string length_text(const QwenBenchmark& asked, size_t length) {
   return std::to_string(length) + (asked.batch > 1 ? " x " + std::to_string(asked.batch) : "");
 }
 
-void tell(const std::string& what) {
-  if (is_terminal(2)) note("\r\033[K" + what);
-}
-
 Times measure(const QwenBenchmark& asked, LoadedModel& model, const Method& method,
               AttentionType attention) {
   Arithmetic arithmetic = model.arithmetic;
@@ -47,14 +43,14 @@ Times measure(const QwenBenchmark& asked, LoadedModel& model, const Method& meth
   const std::string name = method.label + ", " + title(attention) + ", ";
   for (size_t length : asked.prompt_lengths) {
     if (!asked.prefill) break;
-    tell(name + "prefill of " + std::to_string(length) + " ...");
+    show_status(name + "prefill of " + std::to_string(length));
     const BenchTest test{length, 0, 0, asked.batch};
     runner.run(test, {asked.warm_ups, false});
     const BenchResult result = runner.run(test, {asked.iterations, false});
     times.prefill.push_back(1000 * statistics(result.seconds).mean);
   }
   if (!asked.decode) return times;
-  tell(name + "decode ...");
+  show_status(name + "decode");
   const size_t longest =
       *std::max_element(asked.prompt_lengths.begin(), asked.prompt_lengths.end());
   const BenchTest test{0, asked.generated, longest, asked.batch};
@@ -208,7 +204,7 @@ int print_tables(const QwenBenchmark& asked, LoadedModel& model,
     times.emplace_back();
     for (AttentionType attention : asked.attentions)
       times.back().push_back(measure(asked, model, method, attention));
-    tell("");
+    show_status("");
     if (asked.prefill) print(attention_table(asked, method, times.back()));
   }
   for (size_t a = 0; a < asked.attentions.size() && asked.prefill && methods.size() > 1; ++a)

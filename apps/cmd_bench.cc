@@ -74,16 +74,16 @@ class ThreadRun {
                          options_.common.load_options().session.chunk};
     BenchRunner runner(*model_, model_->arithmetic, model_->runtime(), model_->session,
                        options_.fill ? Fill::RANDOM : Fill::COMPUTED);
-    tell("measuring the ceilings");
+    show_status("measuring the ceilings");
     CeilingProbe probe(model_->team, model_->weights.bytes_per_token());
     const bool profile = options_.profile || !options_.roofline.empty();
     const BenchRun how{options_.repetitions, !options_.no_warmup, profile, &probe};
     std::vector<nlohmann::ordered_json> rows;
     for (const BenchTest& test : tests_) {
-      tell(test.name());
+      show_status(test.name());
       rows.push_back(bench_row(subject, runner.run(test, how)));
     }
-    tell("");
+    show_status("");
     return rows;
   }
 
@@ -112,12 +112,6 @@ class ThreadRun {
                            "--weights int8 or a smaller model",
                        error.table());
     }
-  }
-
-  /// What runs now, on a terminal; "" clears the line.
-  void tell(const std::string& what) const {
-    if (!is_terminal(2)) return;
-    note("\r\033[K" + (what.empty() ? what : what + " ..."));
   }
 
   const BenchOptions& options_;

@@ -103,10 +103,6 @@ AttentionLayer layer_of(const AttentionOptions& options) {
   return layer;
 }
 
-void tell(const std::string& what) {
-  if (is_terminal(2)) note("\r\033[K" + (what.empty() ? what : what + " ..."));
-}
-
 /// All cases on all methods; a case's methods stand together.
 std::vector<AttentionResult> measure(const AttentionOptions& options,
                                      const std::vector<AttentionCase>& cases,
@@ -122,13 +118,14 @@ std::vector<AttentionResult> measure(const AttentionOptions& options,
   for (const AttentionCase& one : cases)
     for (const Method& method : methods) {
       Team& team = *teams[method.threads];
-      tell(std::string(to_string(one.type)) + ", " + std::to_string(one.tokens) + " tokens, " +
-           method.kernels->name + ", " + std::to_string(method.threads) + " threads");
+      show_status(std::string(to_string(one.type)) + ", " + std::to_string(one.tokens) +
+                  " tokens, " + method.kernels->name + ", " + std::to_string(method.threads) +
+                  " threads");
       auto& probe = probes[{method.threads, one.tokens}];
       if (!probe) probe = std::make_unique<CeilingProbe>(team, bench.kv_bytes(one.tokens));
       results.push_back(bench.run(one, {*method.kernels, team}, options.repetitions, *probe));
     }
-  tell("");
+  show_status("");
   return results;
 }
 

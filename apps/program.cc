@@ -153,4 +153,8 @@ bool is_terminal(int descriptor) {
   return ::isatty(descriptor) != 0 && kind != nullptr && std::strcmp(kind, "dumb") != 0;
 }
 
+void show_status(const std::string& what) {
+  if (is_terminal(2)) note("\r\033[K" + (what.empty() ? what : what + " ..."));
+}
+
 }  // namespace rill::apps

@@ -63,4 +63,8 @@ void note(std::string_view text);
 /// Is this descriptor a terminal that understands escape sequences?
 bool is_terminal(int descriptor);
 
+/// What runs now, on the last line of the terminal behind standard error if there is one; "" clears
+/// the line.
+void show_status(const std::string& what);
+
 }  // namespace rill::apps
