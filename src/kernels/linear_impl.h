@@ -94,6 +94,13 @@ void finish_panel(const LinearJob& job, RowRange rows, size_t panel, const float
   }
 }
 
+// Asks for where a panel's results go: they are a line of every row, and far apart.
+void expect_panel(const LinearJob& job, RowRange rows, size_t panel) {
+  const size_t column = (job.epilogue == Epilogue::SILU_MUL ? panel / 2 : panel) * kPanel;
+  for (size_t row = rows.begin; row < rows.end; ++row)
+    __builtin_prefetch(job.y + row * job.y_stride + column, 1);
+}
+
 // How a thread reads its panels: `streams` runs of `run` panels side by side, each contiguous in
 // memory from its first byte to its last. Memory is read fastest so: short runs leave the
 // processor's prefetching at a loss at every end (measured: half the bandwidth with eight runs of
@@ -124,6 +131,7 @@ void walk_panels(const LinearJob& job, const ProductFamily& products, const Leaf
       const RowRange rows{job.x.rows * t / tiles, job.x.rows * (t + 1) / tiles};
       product.x = reinterpret_cast<const char*>(job.x.data) + rows.begin * job.x.stride_bytes;
       product.ahead = t == 0 ? kBytesAhead / walk.streams : 0;
+      for (size_t s = 0; s < walk.streams; ++s) expect_panel(job, rows, panel + s * walk.run);
       for (size_t u = 0; u < unit; ++u) {
         product.w = reinterpret_cast<const char*>(weight.data) + (panel + u) * panel_size;
         sum_leaves(products.function[rows.end - rows.begin], plan, product, sums, u * width);
