@@ -62,7 +62,7 @@ void rope(float* x, const float* cosine, const float* sine, size_t head_dim, flo
 size_t activation_bytes(Operand operand, size_t depth) {
   size_t bytes = depth * 4;
   if (operand == Operand::BF16 && kBf16Dot) bytes = depth * 2;
-  if (operand == Operand::Q8) bytes = sums_offset(depth) + depth / 32 * 4;
+  if (operand == Operand::Q8) bytes = q8_bytes(depth);
   bytes = (bytes + 63) / 64 * 64;
   return bytes % 1024 == 0 ? bytes + 64 : bytes;
 }
@@ -93,9 +93,12 @@ void convert(Operand operand, const float* x, size_t count, size_t depth, std::b
                 : left > 16 ? load_part(x + i + 16, left - 16)
                             : zero();
     if (operand == Operand::Q8) {
+      int32_t sum;
       quantise_block(a, b, reinterpret_cast<Code*>(row) + i,
-                     reinterpret_cast<float*>(row + scales_offset(depth))[i / 32],
-                     reinterpret_cast<int32_t*>(row + sums_offset(depth))[i / 32]);
+                     reinterpret_cast<float*>(row + scales_offset(depth))[i / 32], sum);
+      for (const Format format : kIntFormats)
+        reinterpret_cast<int32_t*>(row + starts_offset(depth, format))[i / 32] =
+            -code_offset(format) * sum;
     } else if (operand == Operand::BF16 && kBf16Dot) {
       store_bf16(reinterpret_cast<uint16_t*>(row) + i, a);
       store_bf16(reinterpret_cast<uint16_t*>(row) + i + 16, b);

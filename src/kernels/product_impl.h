@@ -30,12 +30,22 @@ struct ProductJob {
 };
 using ProductFunction = void (*)(const ProductJob& job);
 
-// Offsets inside a Q8 row: codes, then a scale and a sum of codes per block of 32.
+constexpr Format kIntFormats[] = {Format::INT8, Format::INT4};
+// What the codes of weights are stored with in addition, so that they are not negative.
+constexpr int code_offset(Format format) {
+  return format == Format::INT8 ? 128 : 8;
+}
+
+// Offsets inside a Q8 row: codes, then per block of 32 a scale, and where its dot product with
+// weights of a format starts: at -code_offset times the sum of the codes.
 static inline size_t scales_offset(size_t depth) {
   return depth * sizeof(Code);
 }
-static inline size_t sums_offset(size_t depth) {
-  return scales_offset(depth) + depth / 32 * 4;
+static inline size_t starts_offset(size_t depth, Format format) {
+  return scales_offset(depth) + depth / 32 * (format == Format::INT8 ? 4 : 8);
+}
+static inline size_t q8_bytes(size_t depth) {
+  return scales_offset(depth) + depth / 32 * 12;
 }
 
 // ---- One step per kind of product: adds the inputs k .. k + kStep - 1 of the panels in `part` to
@@ -147,12 +157,11 @@ using Bf16Product = PairProduct<true>;
 #endif
 
 // int8 and int4 weights against int8 activations: an exact int32 dot product per block of 32, then
-// one fma. The weights are stored with an offset, so the dot product starts at -offset * sum(x).
+// one fma.
 template <Format kFormat>
 struct IntProduct {
   static constexpr int kRows = kIntRows;
   static constexpr size_t kStep = 32, kStepBytes = panel_bytes(kFormat, 32);
-  static constexpr int kOffset = kFormat == Format::INT8 ? 128 : 8;
   static constexpr int panels(int rows) { return int_panels(rows); }
 
   template <int R, int P>
@@ -191,14 +200,14 @@ struct IntProduct {
   static RILL_INLINE void step(const ProductJob& job, const char* w, size_t k, V (&acc)[R][P],
                                const Part& part) {
     const char* scales = job.x + scales_offset(job.x_depth) + k / 32 * 4;
-    const char* sums = job.x + sums_offset(job.x_depth) + k / 32 * 4;
+    const char* starts = job.x + starts_offset(job.x_depth, kFormat) + k / 32 * 4;
     const char* block = w + k / 32 * kStepBytes;
     I sum[R][P];
 #pragma GCC unroll 16
     for (int r = 0; r < R; ++r)
 #pragma GCC unroll 16
       for (int p = 0; p < part.count; ++p)
-        sum[r][p] = int_splat(-kOffset * *reinterpret_cast<const int32_t*>(sums + row_of(job, r)));
+        sum[r][p] = int_splat(*reinterpret_cast<const int32_t*>(starts + row_of(job, r)));
     codes<R, P>(job, block + 32, job.x + k * sizeof(Code), sum, part);
 #pragma GCC unroll 16
     for (int p = 0; p < part.count; ++p) {
@@ -220,8 +229,7 @@ struct IntProduct {
 constexpr int kStreamedRows = 4;
 constexpr size_t kStreamedBytes = 256;
 
-// Asks for what step `k` of `part` reads, job.ahead bytes further on. It costs a load that hits the
-// L1 cache where nothing is to be asked for.
+// Asks for what step `k` of `part` reads, job.ahead bytes further on.
 template <class Product>
 RILL_INLINE void prefetch(const ProductJob& job, const char* w, size_t k, const Part& part) {
 #pragma GCC unroll 16
@@ -249,7 +257,7 @@ RILL_INLINE void run_steps(const ProductJob& job, const char* w, V (&acc)[R][P])
     }
   }
   for (; k < job.k_end; k += Product::kStep) {
-    prefetch<Product>(job, w, k, Part{0, P});
+    if (job.ahead) prefetch<Product>(job, w, k, Part{0, P});
     Product::template step<R, P>(job, w, k, acc, Part{0, P});
   }
 }
