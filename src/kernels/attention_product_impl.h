@@ -48,10 +48,9 @@ struct AttentionKind {
   static constexpr size_t kElementBytes = kBytes;
 };
 
-// Calls f<P>(panel) for the widest tiles of R rows that fit into what is left of `panels`.
-template <class Product, int R, class F>
+// Calls f<P>(panel) for tiles of P panels or as many as are left of `panels`.
+template <int P, class F>
 RILL_INLINE void each_tile(size_t panels, const F& f) {
-  constexpr int P = Product::panels(R);
   size_t panel = 0;
   for (; panel + P <= panels; panel += P) f.template operator()<P>(panel);
   if constexpr (P > 4)
@@ -60,6 +59,12 @@ RILL_INLINE void each_tile(size_t panels, const F& f) {
     for (; panel + 2 <= panels; panel += 2) f.template operator()<2>(panel);
   if constexpr (P > 1)
     for (; panel < panels; ++panel) f.template operator()<1>(panel);
+}
+
+// Few rows read V once, in the order in which it lies, if the registers hold a whole row of it.
+template <class Product>
+constexpr int value_panels(int rows) {
+  return kRegisters >= 32 && rows <= 2 ? 8 : Product::panels(rows);
 }
 
 template <int R, int P>
@@ -86,58 +91,74 @@ RILL_INLINE void load_tile(V (&acc)[R][P], const float* from, size_t stride) {
       acc[r][p] = load(from + static_cast<size_t>(r) * stride + static_cast<size_t>(p) * kPanel);
 }
 
-// Memory that is read next, asked for (to come as near as the L2 cache) while something else is
-// computed.
-struct Ahead {
-  const char* at;
-
+// Asks for memory (to come as near as the L2 cache) a fixed distance before it is read, where rows
+// lie one after the other and what comes after them lies elsewhere. The processor's own prefetching
+// would lose its stride at every jump.
+class Ahead {
+ public:
+  // The columns at `w` of `rows` rows of row_bytes each; after them those at `next`.
+  Ahead(const char* w, const char* next, size_t rows, size_t row_bytes)
+      : next_(next), row_bytes_(row_bytes), left_(rows) {
+    const size_t ahead = least(rows, kDistance / row_bytes);
+    left_ -= ahead;
+    at_ = left_ ? w + ahead * row_bytes : next;
+  }
+  // For the next row; kBytes are its columns.
   template <size_t kBytes>
   RILL_INLINE void ask() {
 #pragma GCC unroll 16
-    for (size_t i = 0; i < kBytes; i += 64) __builtin_prefetch(at + i, 0, 2);
-    at += kBytes;
+    for (size_t i = 0; i < kBytes; i += 64) __builtin_prefetch(at_ + i, 0, 2);
+    at_ = --left_ == 0 ? next_ : at_ + row_bytes_;
   }
+
+ private:
+  static constexpr size_t kDistance = 8192;  // 4 to 16 KiB serve alike
+  const char *at_, *next_;
+  size_t row_bytes_, left_;
 };
 
-// Adds all of a job's k to acc, and asks for as many bytes as it reads.
-template <class Product, int R, int P>
-RILL_INLINE void run_ahead(const ProductJob& job, const char* w, Ahead& ahead, V (&acc)[R][P]) {
-  for (size_t k = job.k_begin; k < job.k_end; k += Product::kStep) {
+// Adds all of a job's k to acc. The rows of w, one for each step, are row_bytes apart.
+template <class Kind, int R, int P>
+RILL_INLINE void run_rows(ProductJob job, size_t row_bytes, Ahead& ahead, V (&acc)[R][P]) {
+  using Product = typename Kind::Product;
+  job.w_stride = Product::kStepBytes;
+  for (size_t k = 0; k < job.k_end; k += Product::kStep) {
     ahead.ask<P * Product::kStepBytes>();
-    Product::template step<R, P>(job, w, k, acc, Part{0, P});
+    Product::template step<R, P>(job, job.w, 0, acc, Part{0, P});
+    job.x += Product::kStep * Kind::kElementBytes;
+    job.w += row_bytes;
   }
 }
 
 // s[part][row + r][key] = q · k for R rows and all keys of the tile.
 template <class Kind, int R>
 void score_rows(const AttentionTile& t, size_t row, float* s) {
-  const size_t panel_stride = panel_bytes(t.kv, t.head_dim);
-  const size_t slice_stride = panel_bytes(t.kv, kQuerySlice);
-  const size_t first = t.first / kPanel * panel_stride;
+  using Product = typename Kind::Product;
+  constexpr size_t kRowBytes = kBlockTokens / kPanel * Product::kStepBytes;
+  const size_t first = t.first / kPanel * Product::kStepBytes;
   for (size_t part = 0; part * kBlockTokens < t.keys; ++part) {
-    const char* k = reinterpret_cast<const char*>(t.k[part]) + first;
-    const char* next = reinterpret_cast<const char*>(t.k[part + 1]);
-    float* const out = s + part * kPartFloats + row * kBlockTokens;
     const size_t keys = least(kBlockTokens, t.keys - part * kBlockTokens);
-    each_tile<typename Kind::Product, R>(
-        keys / kPanel, [&]<int P>(size_t panel) RILL_INLINE_LAMBDA {
-          V acc[R][P];
-          clear(acc);
-          const char* w = k + panel * panel_stride;
-          const char* q = reinterpret_cast<const char*>(t.q) + row * Kind::kQueryRowBytes;
-          Ahead ahead = {next + panel * panel_stride};
-          for (size_t d = 0; d < t.head_dim; d += kQuerySlice) {
-            ProductJob job{};
-            job.x = q;
-            job.x_stride = Kind::kQueryRowBytes;
-            job.w_stride = panel_stride;
-            job.k_end = least(kQuerySlice, t.head_dim - d);
-            run_ahead<typename Kind::Product, R, P>(job, w, ahead, acc);
-            q += t.q_slice_bytes;
-            w += slice_stride;
-          }
-          store_tile(acc, out + panel * kPanel, kBlockTokens);
-        });
+    const bool last = part * kBlockTokens + keys == t.keys;
+    const char* k = reinterpret_cast<const char*>(t.k[part]) + first;
+    const char* next = reinterpret_cast<const char*>(last ? t.v[0] : t.k[part + 1]);
+    float* const out = s + part * kPartFloats + row * kBlockTokens;
+    each_tile<Product::panels(R)>(keys / kPanel, [&]<int P>(size_t panel) RILL_INLINE_LAMBDA {
+      V acc[R][P];
+      clear(acc);
+      const size_t column = panel * Product::kStepBytes;
+      ProductJob job{};
+      job.w = k + column;
+      job.x_stride = Kind::kQueryRowBytes;
+      Ahead ahead(job.w, next + column, t.head_dim / Product::kStep, kRowBytes);
+      const char* q = reinterpret_cast<const char*>(t.q) + row * Kind::kQueryRowBytes;
+      for (size_t d = 0; d < t.head_dim; d += kQuerySlice, q += t.q_slice_bytes) {
+        job.x = q;
+        job.k_end = least(kQuerySlice, t.head_dim - d);
+        run_rows<Kind>(job, kRowBytes, ahead, acc);
+        job.w += kQuerySlice / Product::kStep * kRowBytes;
+      }
+      store_tile(acc, out + panel * kPanel, kBlockTokens);
+    });
   }
 }
 
@@ -162,25 +183,28 @@ RILL_INLINE void join_tile(const Joins& joins, size_t row, size_t offset, size_t
 // o[row + r][dimension] = sum of p * v over the tile's keys, joined with the earlier states.
 template <class Kind, int R>
 void value_rows(const AttentionTile& t, size_t row, const float* p, const ValueSink& sink) {
-  const size_t width = padded(t.head_dim), panel_stride = panel_bytes(t.kv, kBlockTokens);
-  const size_t first = panel_bytes(t.kv, 2) / 2 * t.first;
-  each_tile<typename Kind::Product, R>(width / kPanel, [&]<int P>(size_t panel) RILL_INLINE_LAMBDA {
+  using Product = typename Kind::Product;
+  const size_t width = padded(t.head_dim), row_bytes = width / kPanel * Product::kStepBytes;
+  const size_t first = t.first / Product::kStep * row_bytes;
+  each_tile<value_panels<Product>(R)>(width / kPanel, [&]<int P>(size_t panel) RILL_INLINE_LAMBDA {
     V acc[R][P];
     float* const out = sink.o + row * width + panel * kPanel;
     if (sink.accumulate)
       load_tile(acc, out, width);
     else
       clear(acc);
+    const size_t column = panel * Product::kStepBytes;
     const char* x = reinterpret_cast<const char*>(p) + row * kScoreRowBytes;
     for (size_t part = 0; part * kBlockTokens < t.keys; ++part) {
       ProductJob job{};
       job.x = x + part * kPartFloats * sizeof(float);
       job.x_stride = kScoreRowBytes;
-      job.w_stride = panel_stride;
       job.k_end = least(kBlockTokens, t.keys - part * kBlockTokens);
-      const char* w = reinterpret_cast<const char*>(t.v[part]) + panel * panel_stride + first;
-      Ahead ahead = {reinterpret_cast<const char*>(t.v[part + 1]) + panel * panel_stride};
-      run_ahead<typename Kind::Product, R, P>(job, w, ahead, acc);
+      job.w = reinterpret_cast<const char*>(t.v[part]) + first + column;
+      const bool last = part * kBlockTokens + job.k_end == t.keys;
+      const char* next = reinterpret_cast<const char*>(last ? t.k[part + 1] : t.v[part + 1]);
+      Ahead ahead(job.w, next + column, job.k_end / Product::kStep, row_bytes);
+      run_rows<Kind>(job, row_bytes, ahead, acc);
     }
     // -0, which flushing may have left, turns into +0. For a running sum it is the contract's at
     // the end of a stripe, and in between it cannot be seen: a zero's sign only survives where

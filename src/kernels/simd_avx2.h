@@ -16,7 +16,7 @@ struct I {
   __m256i a, b;
 };
 
-constexpr int kFloatRows = 6, kIntRows = 3;
+constexpr int kFloatRows = 6, kIntRows = 3, kRegisters = 16;
 constexpr int float_panels(int rows) {
   return rows == 1 ? 4 : rows == 2 ? 2 : 1;
 }

@@ -12,7 +12,7 @@ namespace {
 using V = __m512;   // 16 floats
 using I = __m512i;  // 16 int32
 
-constexpr int kFloatRows = 12, kIntRows = 6;
+constexpr int kFloatRows = 12, kIntRows = 6, kRegisters = 32;
 constexpr int float_panels(int rows) {
   return rows <= 6 ? 4 : 2;
 }

@@ -18,7 +18,7 @@ struct I {
 };
 
 // Register tiles: the most rows of float and of integer products, and how many panels go with them.
-constexpr int kFloatRows = 4, kIntRows = 2;
+constexpr int kFloatRows = 4, kIntRows = 2, kRegisters = 16;
 constexpr int float_panels(int) {
   return 1;
 }

@@ -114,11 +114,11 @@ static constexpr size_t state_floats(size_t head_dim) {
 }
 
 /// A tile of query rows against the keys of one attention block (or, for standard attention, of
-/// any run of keys). K and V are read as the KV cache stores them, per pool block of 64 tokens:
-///   K  a matrix with the 64 tokens as outputs and head_dim as k (format: the KV type)
-///   V  a matrix with head_dim as outputs and the 64 tokens as k
-/// so K is [64/16] panels of panel_bytes(kv, head_dim), V is [ceil(head_dim/16)] panels of
-/// panel_bytes(kv, 64).
+/// any run of keys). K and V are read as the KV cache stores them, per pool block of 64 tokens,
+/// with W = head_dim rounded up to 16:
+///   F32, F16  K [head_dim][64]         V [64][W]
+///   BF16      K [head_dim / 2][64][2]  V [64 / 2][W][2]: pairs, as in a weight's panels
+/// so that a few rows of queries read both from the first byte to the last.
 struct AttentionTile {
   Format kv;        // F32, F16 or BF16
   Operand operand;  // F32 or BF16: what q and the probabilities are

@@ -9,6 +9,7 @@
 
 #include "base/error.h"
 #include "base/half.h"
+#include "model/arena.h"
 
 namespace rill {
 namespace {
@@ -36,14 +37,18 @@ uint16_t round_bf16(float x) {
   return static_cast<uint16_t>(half);
 }
 
-// Up to a panel's width.
-void round_some(Format format, const float* x, size_t n, uint16_t* out) {
-  if (format == Format::F16)
-    for (size_t i = 0; i < n; ++i) out[i] = float_to_f16(x[i]);
-  else if (n == kPanel)
-    for (size_t i = 0; i < kPanel; ++i) out[i] = round_bf16(x[i]);
-  else
-    for (size_t i = 0; i < n; ++i) out[i] = round_bf16(x[i]);
+uint16_t to_f16(float x) {
+  return float_to_f16(x);
+}
+
+// Writes x [n] as `round` makes it, `stride` values apart.
+template <class T, class Round>
+void spread(const float* x, size_t n, T* out, size_t stride, const Round& round) {
+  for (size_t i = 0; i < n; ++i) out[i * stride] = round(x[i]);
+}
+
+float as_it_is(float x) {
+  return x;
 }
 
 }  // namespace
@@ -80,7 +85,10 @@ uint32_t KvCache::allocate() {
          " tokens are in use); raise --ctx or shorten the conversation");
   const uint32_t block = free_.back();
   free_.pop_back();
-  if (dirty_[block]) std::memset(memory_.data() + block * block_bytes_, 0, block_bytes_);
+  if (dirty_[block])
+    for (size_t layer = 0; layer < layers_; ++layer)
+      for (size_t head = 0; head < kv_heads_; ++head)
+        std::memset(k(block, layer, head), 0, head_bytes_);
   dirty_[block] = true;
   return block;
 }
@@ -88,6 +96,13 @@ uint32_t KvCache::allocate() {
 void KvCache::free(uint32_t block) {
   assert(free_.size() < dirty_.size());
   free_.push_back(block);  // never reallocates: reserved in full
+}
+
+std::byte* KvCache::k(uint32_t block, size_t layer, size_t kv_head) {
+  const size_t first = block / kNeighbours * kNeighbours;
+  const size_t neighbours = std::min(kNeighbours, blocks() - first);
+  const size_t place = (layer * kv_heads_ + kv_head) * neighbours + (block - first);
+  return memory_.data() + first * block_bytes_ + place * head_bytes_;
 }
 
 void KvCache::clear_from(uint32_t block, size_t slot) {
@@ -146,40 +161,26 @@ void KvSequence::truncate(size_t length) {
 }
 
 void store_k(Format format, const float* k, size_t head_dim, size_t slot, std::byte* block) {
-  std::byte* panel = block + slot / kPanel * panel_bytes(format, head_dim);
-  const size_t lane = slot % kPanel;
+  auto* halves = reinterpret_cast<uint16_t*>(block);
   if (format == Format::F32) {
-    for (size_t d = 0; d < head_dim; ++d) reinterpret_cast<float*>(panel)[d * kPanel + lane] = k[d];
-    return;
-  }
-  auto* out = reinterpret_cast<uint16_t*>(panel);
-  uint16_t halves[kPanel];
-  for (size_t d = 0; d < head_dim; d += kPanel) {
-    const size_t n = std::min(kPanel, head_dim - d);
-    round_some(format, k + d, n, halves);
-    if (format == Format::F16)
-      for (size_t i = 0; i < n; ++i) out[(d + i) * kPanel + lane] = halves[i];
-    else
-      for (size_t i = 0; i < n; i += 2)  // head_dim is even
-        std::memcpy(out + ((d + i) / 2 * kPanel + lane) * 2, halves + i, 2 * sizeof(uint16_t));
+    spread(k, head_dim, reinterpret_cast<float*>(block) + slot, kBlockTokens, as_it_is);
+  } else if (format == Format::F16) {
+    spread(k, head_dim, halves + slot, kBlockTokens, to_f16);
+  } else {
+    for (size_t d = 0; d < head_dim; d += 2)  // head_dim is even
+      spread(k + d, 2, halves + d * kBlockTokens + 2 * slot, 1, round_bf16);
   }
 }
 
 void store_v(Format format, const float* v, size_t head_dim, size_t slot, std::byte* block) {
-  uint16_t halves[kPanel];
-  for (size_t d = 0; d < head_dim; d += kPanel, block += panel_bytes(format, kBlockTokens)) {
-    const size_t n = std::min(kPanel, head_dim - d);
-    if (format == Format::F32) {
-      std::memcpy(reinterpret_cast<float*>(block) + slot * kPanel, v + d, n * sizeof(float));
-      continue;
-    }
-    round_some(format, v + d, n, halves);
-    auto* out = reinterpret_cast<uint16_t*>(block);
-    if (format == Format::F16)
-      std::memcpy(out + slot * kPanel, halves, n * sizeof(uint16_t));
-    else
-      for (size_t i = 0; i < n; ++i) out[(slot / 2 * kPanel + i) * 2 + slot % 2] = halves[i];
-  }
+  const size_t width = round_up(head_dim, kPanel);
+  auto* halves = reinterpret_cast<uint16_t*>(block);
+  if (format == Format::F32)
+    spread(v, head_dim, reinterpret_cast<float*>(block) + slot * width, 1, as_it_is);
+  else if (format == Format::F16)
+    spread(v, head_dim, halves + slot * width, 1, to_f16);
+  else
+    spread(v, head_dim, halves + slot / 2 * 2 * width + slot % 2, 2, round_bf16);
 }
 
 }  // namespace rill

@@ -10,8 +10,10 @@
 
 namespace rill {
 
-/// A pool of blocks. A block holds K and V of 64 tokens for all layers and KV heads:
-/// [layers][kv_heads]{K panels, V panels} as AttentionTile describes them.
+/// A pool of blocks. A block holds K and V of 64 tokens for all layers and KV heads, as
+/// AttentionTile describes them. Neighbouring blocks are kept side by side,
+/// [layers][kv_heads][neighbours]{K, V}, so that a head's memory is read in runs long enough for
+/// the processor's prefetching and for the rows of DRAM.
 class KvCache {
  public:
   /// Room for `tokens` tokens in all, however they are shared among up to `sequences` sequences.
@@ -31,9 +33,7 @@ class KvCache {
   size_t blocks() const { return dirty_.size(); }
   Format format() const { return format_; }
 
-  std::byte* k(uint32_t block, size_t layer, size_t kv_head) {
-    return memory_.data() + block * block_bytes_ + (layer * kv_heads_ + kv_head) * head_bytes_;
-  }
+  std::byte* k(uint32_t block, size_t layer, size_t kv_head);
   std::byte* v(uint32_t block, size_t layer, size_t kv_head) {
     return k(block, layer, kv_head) + k_bytes_;
   }
@@ -42,6 +42,7 @@ class KvCache {
   void clear_from(uint32_t block, size_t slot);
 
  private:
+  static constexpr size_t kNeighbours = 4;
   Format format_;
   size_t layers_, kv_heads_, head_dim_, k_bytes_, head_bytes_, block_bytes_;
   Buffer memory_;

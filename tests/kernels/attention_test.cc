@@ -47,8 +47,8 @@ struct Scene {
     v.push_back(v[0]);
     for (size_t t = 0; t < tokens; ++t)
       for (size_t d = 0; d < head_dim; ++d) {
-        put(kind.kv, k_memory[t / 64].data.get(), head_dim, t % 64, d, keys[t * head_dim + d]);
-        put(kind.kv, v_memory[t / 64].data.get(), 64, d, t % 64, values[t * head_dim + d]);
+        put_row(kind.kv, k_memory[t / 64].data.get(), 64, t % 64, d, keys[t * head_dim + d]);
+        put_row(kind.kv, v_memory[t / 64].data.get(), width, d, t % 64, values[t * head_dim + d]);
       }
     const size_t row_bytes = table.activation_bytes(kind.operand, kQuerySlice);
     const size_t slices = (head_dim + kQuerySlice - 1) / kQuerySlice;
@@ -202,7 +202,7 @@ TEST_P(AttentionKernels, ShowsKeysThatAreNoNumbers) {
   for (const Kind kind : kKinds) {
     const size_t head_dim = 32, rows = 3;
     Scene scene(kernels(), kind, head_dim, 64, rows);
-    put(kind.kv, scene.k_memory[0].data.get(), head_dim, 5, 7, kPoison);
+    put_row(kind.kv, scene.k_memory[0].data.get(), 64, 5, 7, kPoison);
     Aligned scratch(attention_scratch_bytes(64)), memory(state_floats(head_dim) * 4);
     std::vector<int32_t> visible;
     const SoftmaxState state = state_at(memory.floats());

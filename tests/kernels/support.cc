@@ -46,18 +46,20 @@ std::vector<float> random_values(size_t count, uint64_t seed, float scale) {
   return values;
 }
 
-void put(Format format, std::byte* panels, size_t depth, size_t output, size_t k, float value) {
-  std::byte* panel = panels + output / 16 * panel_bytes(format, depth);
-  const size_t lane = output % 16;
+void put_row(Format format, std::byte* rows, size_t width, size_t column, size_t k, float value) {
   if (format == Format::F32) {
-    std::memcpy(panel + (k * 16 + lane) * 4, &value, 4);
+    std::memcpy(rows + (k * width + column) * 4, &value, 4);
   } else if (format == Format::F16) {
     const uint16_t half = reference::f16_from_float(value);
-    std::memcpy(panel + (k * 16 + lane) * 2, &half, 2);
+    std::memcpy(rows + (k * width + column) * 2, &half, 2);
   } else {
     const uint16_t half = reference::bf16_from_float(value);
-    std::memcpy(panel + (k / 2 * 32 + lane * 2 + k % 2) * 2, &half, 2);
+    std::memcpy(rows + ((k / 2 * width + column) * 2 + k % 2) * 2, &half, 2);
   }
+}
+
+void put(Format format, std::byte* panels, size_t depth, size_t output, size_t k, float value) {
+  put_row(format, panels + output / 16 * panel_bytes(format, depth), 16, output % 16, k, value);
 }
 
 reference::KvType reference_kv(Format format) {

@@ -37,6 +37,8 @@ std::vector<float> random_values(size_t count, uint64_t seed, float scale = 1.0f
 constexpr float kPoison = std::numeric_limits<float>::quiet_NaN();
 
 /// Writes element (output, k) of a packed matrix of plain format.
+/// The same in rows of `width` columns, as the KV cache has them: K (width 64) and V.
+void put_row(Format format, std::byte* rows, size_t width, size_t column, size_t k, float value);
 void put(Format format, std::byte* panels, size_t depth, size_t output, size_t k, float value);
 
 reference::KvType reference_kv(Format format);

@@ -4,6 +4,7 @@
 #include <gtest/gtest.h>
 
 #include <cstring>
+#include <set>
 
 #include "base/half.h"
 #include "model/test_folder.h"
@@ -76,19 +77,30 @@ TEST(KvSequence, GivesItsBlocksBack) {
   EXPECT_EQ(cache.free_blocks(), 4u);
 }
 
+TEST(KvCache, HeadsOfNeighbouringBlocksLieSideBySide) {
+  KvCache cache(small_config(), Format::BF16, 6 * kBlockTokens);
+  const auto bytes = static_cast<ptrdiff_t>(KvCache::block_bytes(small_config(), Format::BF16) / 6);
+  EXPECT_EQ(cache.k(1, 2, 1) - cache.k(0, 2, 1), bytes);
+  EXPECT_EQ(cache.k(5, 0, 1) - cache.k(4, 0, 1), bytes);
+  // All of them have a place of their own, in the memory of six blocks.
+  std::set<const std::byte*> places;
+  for (uint32_t block = 0; block < 6; ++block)
+    for (size_t head = 0; head < 6; ++head) places.insert(cache.k(block, head / 2, head % 2));
+  EXPECT_EQ(places.size(), 36u);
+  EXPECT_EQ(*places.rbegin() - *places.begin(), 35 * bytes);
+}
+
 class KvFormats : public testing::TestWithParam<Format> {
  protected:
   static constexpr size_t kHeadDim = 20;
   ModelConfig config_ = small_config();
 
-  // What the layouts of the kernels' contract say stands at (token, dimension).
-  float at(const std::byte* panels, size_t outputs, size_t k, size_t depth) const {
-    const std::byte* panel = panels + outputs / kPanel * panel_bytes(GetParam(), depth);
-    const size_t lane = outputs % kPanel;
-    const auto* halves = reinterpret_cast<const uint16_t*>(panel);
-    if (GetParam() == Format::F32) return reinterpret_cast<const float*>(panel)[k * 16 + lane];
-    if (GetParam() == Format::F16) return f16_to_float(halves[k * 16 + lane]);
-    return bf16_to_float(halves[k / 2 * 32 + lane * 2 + k % 2]);
+  // What the kernels' contract says stands in column `column` of row k; rows are `width` wide.
+  float at(const std::byte* rows, size_t width, size_t column, size_t k) const {
+    const auto* halves = reinterpret_cast<const uint16_t*>(rows);
+    if (GetParam() == Format::F32) return reinterpret_cast<const float*>(rows)[k * width + column];
+    if (GetParam() == Format::F16) return f16_to_float(halves[k * width + column]);
+    return bf16_to_float(halves[(k / 2 * width + column) * 2 + k % 2]);
   }
 };
 
@@ -109,8 +121,8 @@ TEST_P(KvFormats, StoresWhatKernelsRead) {
   for (size_t slot = 0; slot < kBlockTokens; ++slot)
     for (size_t d = 0; d < kHeadDim; ++d) {
       const float x = rounded(static_cast<float>(slot) + 0.03125f * static_cast<float>(d / 4));
-      EXPECT_EQ(at(cache.k(block, 2, 1), slot, d, kHeadDim), x);
-      EXPECT_EQ(at(cache.v(block, 2, 1), d, slot, kBlockTokens), -x);
+      EXPECT_EQ(at(cache.k(block, 2, 1), kBlockTokens, slot, d), x);
+      EXPECT_EQ(at(cache.v(block, 2, 1), 32, d, slot), -x);
     }
   // Its neighbours were not touched.
   const size_t head_bytes = KvCache::block_bytes(config_, GetParam()) / 6;
@@ -138,8 +150,8 @@ TEST_P(KvFormats, TruncatingClearsTheRestOfABlock) {
     for (size_t head = 0; head < 2; ++head)
       for (size_t slot = 0; slot < kBlockTokens; ++slot)
         for (size_t d = 0; d < kHeadDim; ++d) {
-          const float k = at(cache.k(block, layer, head), slot, d, kHeadDim);
-          const float v = at(cache.v(block, layer, head), d, slot, kBlockTokens);
+          const float k = at(cache.k(block, layer, head), kBlockTokens, slot, d);
+          const float v = at(cache.v(block, layer, head), 32, d, slot);
           ASSERT_EQ(slot < 37, std::isnan(k));
           ASSERT_EQ(slot < 37, std::isnan(v));
         }
