@@ -94,12 +94,19 @@ RILL_INLINE void load_tile(V (&acc)[R][P], const float* from, size_t stride) {
 // Asks for memory (to come as near as the L2 cache) a fixed distance before it is read, where rows
 // lie one after the other and what comes after them lies elsewhere. The processor's own prefetching
 // would lose its stride at every jump.
+//
+// A few rows are bound by reading: the distance is short, and leads from K on to V and from there
+// to the next block. Many rows, and more tiles of them, use a block for long: all of the next block
+// is asked for meanwhile.
 class Ahead {
  public:
+  template <int kRows>
+  static constexpr bool kFew = kRows <= 4;
+
   // The columns at `w` of `rows` rows of row_bytes each; after them those at `next`.
-  Ahead(const char* w, const char* next, size_t rows, size_t row_bytes)
+  Ahead(const char* w, const char* next, size_t rows, size_t row_bytes, bool few)
       : next_(next), row_bytes_(row_bytes), left_(rows) {
-    const size_t ahead = least(rows, kDistance / row_bytes);
+    const size_t ahead = few ? least(rows, kDistance / row_bytes) : rows;
     left_ -= ahead;
     at_ = left_ ? w + ahead * row_bytes : next;
   }
@@ -140,7 +147,8 @@ void score_rows(const AttentionTile& t, size_t row, float* s) {
     const size_t keys = least(kBlockTokens, t.keys - part * kBlockTokens);
     const bool last = part * kBlockTokens + keys == t.keys;
     const char* k = reinterpret_cast<const char*>(t.k[part]) + first;
-    const char* next = reinterpret_cast<const char*>(last ? t.v[0] : t.k[part + 1]);
+    const char* next =
+        reinterpret_cast<const char*>(last && Ahead::kFew<R> ? t.v[0] : t.k[part + 1]);
     float* const out = s + part * kPartFloats + row * kBlockTokens;
     each_tile<Product::panels(R)>(keys / kPanel, [&]<int P>(size_t panel) RILL_INLINE_LAMBDA {
       V acc[R][P];
@@ -149,7 +157,7 @@ void score_rows(const AttentionTile& t, size_t row, float* s) {
       ProductJob job{};
       job.w = k + column;
       job.x_stride = Kind::kQueryRowBytes;
-      Ahead ahead(job.w, next + column, t.head_dim / Product::kStep, kRowBytes);
+      Ahead ahead(job.w, next + column, t.head_dim / Product::kStep, kRowBytes, Ahead::kFew<R>);
       const char* q = reinterpret_cast<const char*>(t.q) + row * Kind::kQueryRowBytes;
       for (size_t d = 0; d < t.head_dim; d += kQuerySlice, q += t.q_slice_bytes) {
         job.x = q;
@@ -202,8 +210,9 @@ void value_rows(const AttentionTile& t, size_t row, const float* p, const ValueS
       job.k_end = least(kBlockTokens, t.keys - part * kBlockTokens);
       job.w = reinterpret_cast<const char*>(t.v[part]) + first + column;
       const bool last = part * kBlockTokens + job.k_end == t.keys;
-      const char* next = reinterpret_cast<const char*>(last ? t.k[part + 1] : t.v[part + 1]);
-      Ahead ahead(job.w, next + column, job.k_end / Product::kStep, row_bytes);
+      const char* next =
+          reinterpret_cast<const char*>(last && Ahead::kFew<R> ? t.k[part + 1] : t.v[part + 1]);
+      Ahead ahead(job.w, next + column, job.k_end / Product::kStep, row_bytes, Ahead::kFew<R>);
       run_rows<Kind>(job, row_bytes, ahead, acc);
     }
     // -0, which flushing may have left, turns into +0. For a running sum it is the contract's at
