@@ -29,7 +29,7 @@ int run_plan(const PlanOptions& options) {
   size.sequences = options.batch;
   size.context = choose_context(config, size.context, config.max_position_embeddings);
   const MemoryPlan plan =
-      plan_memory(config, arithmetic, kernels, threads, size, available_memory());
+      plan_memory({config, arithmetic, kernels, threads}, size, available_memory());
   print(options.common.model + ", " + describe(arithmetic) + "\n" + plan.table());
   return plan.fits() ? 0 : 1;
 }

@@ -30,10 +30,18 @@ size_t read_number(const std::string& path) {
 
 }  // namespace
 
-int available_cores() {
-  int cores = static_cast<int>(std::max(1u, std::thread::hardware_concurrency()));
+int machine_cores() {
+  return std::max(1, static_cast<int>(sysconf(_SC_NPROCESSORS_ONLN)));
+}
+
+int affinity_cores() {
   cpu_set_t set;
-  if (sched_getaffinity(0, sizeof set, &set) == 0) cores = std::max(1, CPU_COUNT(&set));
+  if (sched_getaffinity(0, sizeof set, &set) == 0) return std::max(1, CPU_COUNT(&set));
+  return static_cast<int>(std::max(1u, std::thread::hardware_concurrency()));
+}
+
+int available_cores() {
+  int cores = affinity_cores();
   // Every ancestor's quota binds, so walk up to the root.
   for (std::string folder = cgroup_folder(); folder.size() >= 14;
        folder = folder.substr(0, folder.rfind('/'))) {

@@ -9,6 +9,10 @@ namespace rill {
 /// Cores left by the affinity mask and the cgroup's CPU quota (rounded up); at least 1.
 int available_cores();
 
+/// Cores of the affinity mask alone, and of the whole machine; at least 1.
+int affinity_cores();
+int machine_cores();
+
 /// Bytes that can still be allocated: MemAvailable, or what the cgroup leaves if that is less.
 size_t available_memory();
 

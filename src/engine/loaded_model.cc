@@ -2,6 +2,7 @@
 #include "engine/loaded_model.h"
 
 #include <algorithm>
+#include <cstdlib>
 
 #include "base/error.h"
 #include "base/topology.h"
@@ -9,11 +10,38 @@
 namespace rill {
 namespace {
 
-/// The session that `options` asks for and its plan; throws DoesNotFit.
-std::pair<SessionSize, MemoryPlan> decide_session(const ModelConfig& config,
-                                                  const Arithmetic& arithmetic,
-                                                  const Kernels& kernels, int threads,
+/// This rank's part of what its machine's memory leaves to all ranks there, none of which has
+/// allocated anything large when it is looked at.
+size_t memory_share(Communicator& world) {
+  world.barrier();
+  const size_t share = available_memory() / static_cast<size_t>(world.ranks_here());
+  world.barrier();
+  return share;
+}
+
+/// Where nothing says how many threads there are: ranks that may use the same cores divide them.
+int threads_for(const LoadOptions& options) {
+  const int ranks = options.ranks->world().ranks_here();
+  const bool said = options.threads > 0 || std::getenv("OMP_NUM_THREADS");
+  if (said || ranks * affinity_cores() <= machine_cores()) return options.threads;
+  return std::max(1, available_cores() / ranks);
+}
+
+PlanSubject subject_of(const ModelConfig& config, const Arithmetic& arithmetic,
+                       const Kernels& kernels, const Team& team, const LoadOptions& options) {
+  return {config,
+          arithmetic,
+          kernels,
+          team.size(),
+          options.ranks->tp_place(),
+          options.ranks->sp_place()};
+}
+
+/// The session that `options` asks for and its plan, the same context on all ranks; throws
+/// DoesNotFit.
+std::pair<SessionSize, MemoryPlan> decide_session(const PlanSubject& subject,
                                                   const LoadOptions& options) {
+  const ModelConfig& config = subject.config;
   SessionSize size = options.session;
   if (size.chunk == 0) fail("--chunk is 0, expected a number of tokens from 1 on; leave it out");
   if (size.sequences == 0) fail("--batch is 0, expected a number of sequences from 1 on");
@@ -21,12 +49,15 @@ std::pair<SessionSize, MemoryPlan> decide_session(const ModelConfig& config,
   // No step brings more rows than the contexts hold.
   size.chunk = std::min(size.chunk, size.context * size.sequences);
   size.chunk = std::max(size.chunk, size.sequences);
-  const size_t available = available_memory();
-  MemoryPlan plan = plan_memory(config, arithmetic, kernels, threads, size, available);
-  if (options.session.context == 0 && !plan.fits() && plan.longest_context > 0) {
-    size.context = choose_context(config, 0, plan.longest_context);
+  const size_t available = memory_share(options.ranks->world());
+  MemoryPlan plan = plan_memory(subject, size, available);
+  const bool shorter = options.session.context == 0 && !plan.fits() && plan.longest_context > 0;
+  const size_t wanted = shorter ? choose_context(config, 0, plan.longest_context) : size.context;
+  const size_t context = options.ranks->world().least(wanted);
+  if (context < size.context) {
+    size.context = context;
     size.chunk = std::max(std::min(size.chunk, size.context * size.sequences), size.sequences);
-    plan = plan_memory(config, arithmetic, kernels, threads, size, available);
+    plan = plan_memory(subject, size, available);
   }
   require_fit(plan);
   return {size, plan};
@@ -58,13 +89,13 @@ std::unique_ptr<LoadedModel> LoadedModel::load(const std::filesystem::path& fold
   const Arithmetic arithmetic = resolve_arithmetic(options.arithmetic, stored_type(checkpoint),
                                                    block_scope(config, options.session));
   const Kernels& kernels = choose_kernels(options.isa);
-  Team team(options.threads);
-  const auto [session, plan] = decide_session(config, arithmetic, kernels, team.size(), options);
+  Team team(threads_for(options));
+  const auto [session, plan] = decide_session(subject_of(config, arithmetic, kernels, team, options), options);
   Weights weights =
-      Weights::pack(config, arithmetic, checkpoint, Runtime{kernels, team}, options.progress);
+      Weights::pack(config, arithmetic, checkpoint, Runtime{kernels, team, *options.ranks}, options.progress);
   return std::unique_ptr<LoadedModel>(
       new LoadedModel{folder, std::move(config), std::move(generation), arithmetic, kernels,
-                      std::move(team), session, plan, std::move(weights)});
+                      std::move(team), *options.ranks, session, plan, std::move(weights)});
 }
 
 std::unique_ptr<LoadedModel> LoadedModel::random(const ModelConfig& config,
@@ -72,11 +103,11 @@ std::unique_ptr<LoadedModel> LoadedModel::random(const ModelConfig& config,
   const Arithmetic arithmetic =
       resolve_arithmetic(options.arithmetic, DType::BF16, block_scope(config, options.session));
   const Kernels& kernels = choose_kernels(options.isa);
-  Team team(options.threads);
-  const auto [session, plan] = decide_session(config, arithmetic, kernels, team.size(), options);
-  Weights weights = Weights::random(config, arithmetic, Runtime{kernels, team}, seed);
+  Team team(threads_for(options));
+  const auto [session, plan] = decide_session(subject_of(config, arithmetic, kernels, team, options), options);
+  Weights weights = Weights::random(config, arithmetic, Runtime{kernels, team, *options.ranks}, seed);
   return std::unique_ptr<LoadedModel>(new LoadedModel{
-      {}, config, {}, arithmetic, kernels, std::move(team), session, plan, std::move(weights)});
+      {}, config, {}, arithmetic, kernels, std::move(team), *options.ranks, session, plan, std::move(weights)});
 }
 
 }  // namespace rill

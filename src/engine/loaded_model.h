@@ -23,6 +23,8 @@ struct LoadOptions {
   /// context 0: 4096 tokens, less if the model or the memory ends earlier.
   SessionSize session;
   Progress progress;  // of packing
+  /// That share the model: all of them load it, with the same options. Outlives the model.
+  const Ranks* ranks = &Ranks::single();
 };
 
 /// Tokens of context where neither the user nor memory says otherwise.
@@ -37,7 +39,7 @@ struct LoadedModel {
   static std::unique_ptr<LoadedModel> random(const ModelConfig& config, const LoadOptions& options,
                                              uint64_t seed);
 
-  Runtime runtime() { return {kernels, team}; }
+  Runtime runtime() { return {kernels, team, ranks}; }
 
   std::filesystem::path folder;  // empty for random weights
   ModelConfig config;
@@ -45,6 +47,7 @@ struct LoadedModel {
   Arithmetic arithmetic;
   const Kernels& kernels;
   Team team;
+  const Ranks& ranks;
   SessionSize session;  // with the context decided
   MemoryPlan plan;
   Weights weights;

@@ -13,31 +13,32 @@ namespace rill {
 namespace {
 
 /// Everything but the weights, for one size.
-void fill(MemoryPlan& plan, const ModelConfig& config, const Arithmetic& arithmetic,
-          const Kernels& kernels, int threads) {
+void fill(MemoryPlan& plan, const PlanSubject& subject) {
   const SessionSize& size = plan.size;
-  plan.kv_cache =
-      KvCache::bytes(config, arithmetic.kv, size.context * size.sequences, size.sequences);
-  plan.scratch =
-      Transformer::scratch_bytes(config, arithmetic, kernels, threads, size.chunk, size.context);
+  const ModelConfig& config = subject.config;
+  const Shard shard(config, subject.tp, subject.sp);
+  plan.kv_cache = KvCache::bytes({config, shard}, subject.arithmetic.kv,
+                                 size.context * size.sequences, size.sequences);
+  plan.scratch = Transformer::scratch_bytes(
+      {config, subject.arithmetic, shard, subject.kernels, subject.threads, size.chunk},
+      subject.tp.count, size.context);
   plan.logits = std::max(size.sequences, size.logits) * config.vocab_size * sizeof(float);
 }
 
 }  // namespace
 
-MemoryPlan plan_memory(const ModelConfig& config, const Arithmetic& arithmetic,
-                       const Kernels& kernels, int threads, const SessionSize& size,
-                       size_t available) {
+MemoryPlan plan_memory(const PlanSubject& subject, const SessionSize& size, size_t available) {
   MemoryPlan plan;
   plan.size = size;
   plan.available = available;
-  plan.weights = Weights::packed_bytes(config, arithmetic);
+  plan.weights = Weights::packed_bytes(subject.config, subject.arithmetic,
+                                       Shard(subject.config, subject.tp, subject.sp));
   // What a context needs grows with it, so the longest that fits is found by halving.
   MemoryPlan tried = plan;
-  size_t low = 0, high = config.max_position_embeddings;
+  size_t low = 0, high = subject.config.max_position_embeddings;
   while (low < high) {
     tried.size.context = low + (high - low + 1) / 2;
-    fill(tried, config, arithmetic, kernels, threads);
+    fill(tried, subject);
     if (tried.fits()) {
       low = tried.size.context;
     } else {
@@ -45,7 +46,7 @@ MemoryPlan plan_memory(const ModelConfig& config, const Arithmetic& arithmetic,
     }
   }
   plan.longest_context = low;
-  fill(plan, config, arithmetic, kernels, threads);
+  fill(plan, subject);
   return plan;
 }
 

@@ -8,6 +8,7 @@
 #include "kernels/kernels.h"
 #include "model/arithmetic.h"
 #include "model/config.h"
+#include "model/ranks.h"
 
 namespace rill {
 
@@ -32,10 +33,17 @@ struct MemoryPlan {
   std::string table() const;
 };
 
+/// What is planned for: a model on some threads of one rank.
+struct PlanSubject {
+  const ModelConfig& config;
+  const Arithmetic& arithmetic;
+  const Kernels& kernels;
+  int threads;
+  RankOf tp = {}, sp = {};
+};
+
 /// `available`: bytes for everything, weights included (available_memory() before loading).
-MemoryPlan plan_memory(const ModelConfig& config, const Arithmetic& arithmetic,
-                       const Kernels& kernels, int threads, const SessionSize& size,
-                       size_t available);
+MemoryPlan plan_memory(const PlanSubject& subject, const SessionSize& size, size_t available);
 
 /// "1.4 GiB": for people.
 std::string bytes_text(size_t bytes);

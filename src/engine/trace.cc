@@ -29,7 +29,8 @@ class Tracer {
       : config_(model.config),
         setting_(setting),
         rows_(prompt.size() + length - 1),
-        session_(model, setting.arithmetic, Runtime{*setting.kernels, *setting.team}, size()),
+        session_(model, setting.arithmetic, Runtime{*setting.kernels, *setting.team, model.ranks},
+                 size()),
         ours_(session_.cache()) {
     for (size_t i = 0; i < setting.before + setting.after; ++i) {
       std::vector<int32_t> ids(prompt.begin(), prompt.end());
@@ -84,7 +85,7 @@ class Tracer {
   /// Keeps what the KV cache holds of our sequence.
   void keep_cache() {
     KvCache& cache = session_.cache();
-    const size_t bytes = KvCache::block_bytes(config_, cache.format()) / config_.num_layers;
+    const size_t bytes = cache.layer_bytes();
     for (size_t layer = 0; layer < config_.num_layers; ++layer) {
       std::vector<std::byte>& kept = trace_.kv.emplace_back();
       for (const uint32_t block : ours_.blocks()) {

@@ -36,11 +36,7 @@ void attend(const AttentionProblem& p, const ArithmeticOptions& options, Runtime
                                 arithmetic.block_size,
                                 arithmetic.attention,
                                 arithmetic.kv};
-  ModelConfig config;  // what a cache needs of it
-  config.num_layers = 1;
-  config.num_kv_heads = p.kv_heads;
-  config.head_dim = p.head_dim;
-  KvCache cache(config, shape.kv, p.kv_tokens);
+  KvCache cache({1, p.kv_heads, p.head_dim}, shape.kv, p.kv_tokens);
   KvSequence sequence(cache);
   sequence.extend(p.kv_tokens);
   constexpr size_t kMostQueries = 256;

@@ -168,7 +168,6 @@ Attention::Attention(const AttentionShape& shape, Runtime runtime, size_t most_r
                      size_t most_context)
     : shape_(shape),
       runtime_(runtime),
-      group_(shape.heads / shape.kv_heads),
       q_bytes_(query_bytes(shape, runtime.kernels)),
       state_floats_(state_floats(shape.head_dim)),
       most_rows_(most_rows),
@@ -180,13 +179,13 @@ Attention::Attention(const AttentionShape& shape, Runtime runtime, size_t most_r
       partial_present_(most_partial(runtime.team.size())) {
   queries_.reserve(most_rows);
   const size_t partial = most_partial(runtime.team.size());
-  tasks_.reserve(std::max(partial, most_rows * shape.kv_heads * tiles_of(group_)));
+  tasks_.reserve(std::max(partial, most_rows * shape.kv_heads * tiles_of(shape.group)));
   joins_.reserve(partial);
 }
 
-size_t Attention::sees(const AttentionQueries& queries, size_t folded_row) const {
+size_t Attention::sees(const AttentionQueries& queries, size_t token) const {
   const size_t length = queries.sequence->length();
-  return queries.causal ? std::min(length, queries.position + folded_row / group_ + 1) : length;
+  return queries.causal ? std::min(length, queries.position + token + 1) : length;
 }
 
 void Attention::plan(std::span<const AttentionQueries> queries) {
@@ -194,8 +193,9 @@ void Attention::plan(std::span<const AttentionQueries> queries) {
   const size_t wanted = kTasksPerThread * static_cast<size_t>(runtime_.team.size());
   size_t tiles = 0, longest = 0;
   for (const AttentionQueries& q : queries_) {
-    tiles += shape_.kv_heads * tiles_of(q.tokens * group_);
-    longest = std::max(longest, sees(q, q.tokens * group_ - 1));
+    for (size_t head = 0; head < shape_.kv_heads; ++head)
+      tiles += tiles_of(q.tokens * shape_.group_of(head));
+    longest = std::max(longest, sees(q, q.tokens - 1));
   }
   size_t per_task = 1;
   parts_ = 1;
@@ -208,15 +208,16 @@ void Attention::plan(std::span<const AttentionQueries> queries) {
   tasks_.clear();
   joins_.clear();
   for (size_t i = 0; i < queries_.size(); ++i) {
-    const size_t rows = queries_[i].tokens * group_, step = per_task * kMostRows;
-    for (size_t head = 0; head < shape_.kv_heads; ++head)
+    const size_t step = per_task * kMostRows;
+    for (size_t head = 0; head < shape_.kv_heads; ++head) {
+      const size_t group = shape_.group_of(head), rows = queries_[i].tokens * group;
       for (size_t first = 0; first < rows; first += step) {
         Task task{};
         task.queries = static_cast<uint32_t>(i);
         task.kv_head = static_cast<uint32_t>(head);
         task.first = static_cast<uint32_t>(first);
         task.rows = static_cast<uint32_t>(std::min(step, rows - first));
-        task.cost = task.rows * sees(queries_[i], first + task.rows - 1);
+        task.cost = task.rows * sees(queries_[i], (first + task.rows - 1) / group);
         task.state = static_cast<uint32_t>(joins_.size() * parts_);
         if (parts_ > 1) joins_.push_back(task);
         for (size_t part = 0; part < parts_; ++part) {
@@ -224,6 +225,7 @@ void Attention::plan(std::span<const AttentionQueries> queries) {
           tasks_.push_back(task);
         }
       }
+    }
   }
   // The longest first, so that the last ones to end are short. Which thread takes what, and when,
   // changes no bit.
@@ -234,16 +236,19 @@ void Attention::plan(std::span<const AttentionQueries> queries) {
 }
 
 std::byte* Attention::query(size_t kv_head, size_t slice, size_t folded_row) const {
-  const size_t place = kv_head * query_slices(shape_) + slice;
-  return scratch_.q + (place * most_rows_ * group_ + folded_row) * q_bytes_;
+  const size_t place =
+      shape_.heads_of(kv_head).begin * query_slices(shape_) + slice * shape_.group_of(kv_head);
+  return scratch_.q + (place * most_rows_ + folded_row) * q_bytes_;
 }
 
 void Attention::set_query(size_t head, size_t row, const float* q) {
+  const size_t kv_head = shape_.kv_head_of(head), group = shape_.group_of(kv_head);
+  const size_t folded_row = row * group + head - shape_.heads_of(kv_head).begin;
   for (size_t slice = 0; slice < query_slices(shape_); ++slice) {
     const size_t first = slice * kQuerySlice;
     runtime_.kernels.convert(shape_.operand, q + first,
                              std::min(kQuerySlice, shape_.head_dim - first), kQuerySlice,
-                             query(head / group_, slice, row * group_ + head % group_));
+                             query(kv_head, slice, folded_row));
   }
 }
 
@@ -253,17 +258,21 @@ Attention::Tile Attention::tile_at(const Task& task, size_t offset) const {
   tile.kv_head = task.kv_head;
   tile.first = task.first + offset;
   tile.rows = std::min(kMostRows, task.rows - offset);
-  tile.q = query(task.kv_head, 0, tile.queries->row * group_ + tile.first);
-  tile.q_slice_bytes = most_rows_ * group_ * q_bytes_;
-  for (size_t r = 0; r < tile.rows; ++r) tile.sees[r] = sees(*tile.queries, tile.first + r);
+  const size_t group = shape_.group_of(task.kv_head);
+  tile.q = query(task.kv_head, 0, tile.queries->row * group + tile.first);
+  tile.q_slice_bytes = most_rows_ * group * q_bytes_;
+  for (size_t r = 0; r < tile.rows; ++r)
+    tile.sees[r] = sees(*tile.queries, (tile.first + r) / group);
   tile.most = tile.sees[tile.rows - 1];
   return tile;
 }
 
 void Attention::finish(const Tile& tile, SoftmaxState state, float* out, size_t stride) const {
+  const Range heads = shape_.heads_of(tile.kv_head);
+  const size_t group = heads.end - heads.begin;
   for (size_t r = 0; r < tile.rows; ++r) {
-    const size_t row = tile.queries->row + (tile.first + r) / group_;
-    const size_t head = tile.kv_head * group_ + (tile.first + r) % group_;
+    const size_t row = tile.queries->row + (tile.first + r) / group;
+    const size_t head = heads.begin + (tile.first + r) % group;
     runtime_.kernels.finish(state, r, shape_.head_dim, out + row * stride + head * shape_.head_dim);
   }
 }

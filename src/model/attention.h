@@ -2,6 +2,7 @@
 // Attention over the KV cache, standard or streaming (docs/arithmetic.md, section 9). One code path
 // for prefill, decode and batches: work is dealt in tiles of query rows, whatever they come from.
 #pragma once
+#include <algorithm>
 #include <cstdint>
 #include <span>
 #include <vector>
@@ -18,11 +19,26 @@ namespace rill {
 
 /// Sizes and arithmetic of one kind of attention.
 struct AttentionShape {
-  size_t heads, kv_heads, head_dim;  // heads is a multiple of kv_heads
+  size_t heads, kv_heads, head_dim;
   AttentionType type;
   size_t block_size;  // a power of two, 16 to 1024
   Operand operand;    // F32 or BF16
   Format kv;          // of the cache
+  // Of a rank that shares KV heads with others: query heads to a KV head, and how many of the first
+  // one's are another rank's.
+  size_t group = kv_heads ? heads / kv_heads : 1;
+  size_t missing = 0;
+
+  /// The query heads that read a KV head.
+  Range heads_of(size_t kv_head) const {
+    return {std::max(kv_head * group, missing) - missing,
+            std::min((kv_head + 1) * group - missing, heads)};
+  }
+  size_t group_of(size_t kv_head) const {
+    const Range range = heads_of(kv_head);
+    return range.end - range.begin;
+  }
+  size_t kv_head_of(size_t head) const { return (head + missing) / group; }
 };
 
 /// The queries of one sequence in a step; its K and V are in the cache already.
@@ -65,7 +81,7 @@ class Attention {
   struct Tile;
   class Pass;
   struct Scratch {
-    std::byte* q = nullptr;        // [kv_heads][slices][most_rows][group][q_bytes]
+    std::byte* q = nullptr;        // of each KV head [slices][most_rows][its heads][q_bytes]
     std::byte* threads = nullptr;  // [threads][thread_bytes]: states, kernel scratch, scores
     float* partial = nullptr;      // [most_partial] states of subtrees
     size_t bytes = 0;
@@ -75,7 +91,7 @@ class Attention {
 
   std::byte* query(size_t kv_head, size_t slice, size_t folded_row) const;
   Tile tile_at(const Task& task, size_t offset) const;
-  size_t sees(const AttentionQueries& queries, size_t folded_row) const;
+  size_t sees(const AttentionQueries& queries, size_t token) const;
   void stream(const Task& task, size_t layer, std::byte* scratch, float* out, size_t stride);
   void standard(const Task& task, size_t layer, std::byte* scratch, float* out, size_t stride);
   void join_parts(const Task& task, std::byte* scratch, float* out, size_t stride);
@@ -85,7 +101,7 @@ class Attention {
 
   const AttentionShape shape_;
   const Runtime runtime_;
-  const size_t group_, q_bytes_, state_floats_, most_rows_, most_context_;
+  const size_t q_bytes_, state_floats_, most_rows_, most_context_;
   Buffer memory_;
   Scratch scratch_;
   std::vector<AttentionQueries> queries_;

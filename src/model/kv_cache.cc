@@ -14,12 +14,12 @@
 namespace rill {
 namespace {
 
-size_t k_bytes(const ModelConfig& config, Format format) {
-  return kBlockTokens / kPanel * panel_bytes(format, config.head_dim);
+size_t k_bytes(const KvShape& shape, Format format) {
+  return kBlockTokens / kPanel * panel_bytes(format, shape.head_dim);
 }
 
-size_t v_bytes(const ModelConfig& config, Format format) {
-  return (config.head_dim + kPanel - 1) / kPanel * panel_bytes(format, kBlockTokens);
+size_t v_bytes(const KvShape& shape, Format format) {
+  return (shape.head_dim + kPanel - 1) / kPanel * panel_bytes(format, kBlockTokens);
 }
 
 size_t blocks_of(size_t tokens, size_t sequences) {
@@ -53,28 +53,28 @@ float as_it_is(float x) {
 
 }  // namespace
 
-KvCache::KvCache(const ModelConfig& config, Format format, size_t tokens, size_t sequences)
+KvCache::KvCache(const KvShape& shape, Format format, size_t tokens, size_t sequences)
     : format_(format),
-      layers_(config.num_layers),
-      kv_heads_(config.num_kv_heads),
-      head_dim_(config.head_dim),
-      k_bytes_(k_bytes(config, format)),
-      head_bytes_(k_bytes_ + v_bytes(config, format)),
+      layers_(shape.layers),
+      kv_heads_(shape.kv_heads),
+      head_dim_(shape.head_dim),
+      k_bytes_(k_bytes(shape, format)),
+      head_bytes_(k_bytes_ + v_bytes(shape, format)),
       block_bytes_(layers_ * kv_heads_ * head_bytes_),
-      memory_(bytes(config, format, tokens, sequences), "the KV cache"),
+      memory_(bytes(shape, format, tokens, sequences), "the KV cache"),
       dirty_(blocks_of(tokens, sequences)) {
   free_.reserve(dirty_.size());
   for (size_t i = dirty_.size(); i-- > 0;) free_.push_back(static_cast<uint32_t>(i));
 }
 
-size_t KvCache::block_bytes(const ModelConfig& config, Format format) {
-  return config.num_layers * config.num_kv_heads *
-         (k_bytes(config, format) + v_bytes(config, format));
+size_t KvCache::block_bytes(const KvShape& shape, Format format) {
+  return shape.layers * shape.kv_heads *
+         (k_bytes(shape, format) + v_bytes(shape, format));
 }
 
-size_t KvCache::bytes(const ModelConfig& config, Format format, size_t tokens, size_t sequences) {
+size_t KvCache::bytes(const KvShape& shape, Format format, size_t tokens, size_t sequences) {
   size_t result;
-  if (__builtin_mul_overflow(blocks_of(tokens, sequences), block_bytes(config, format), &result))
+  if (__builtin_mul_overflow(blocks_of(tokens, sequences), block_bytes(shape, format), &result))
     fail("a KV cache of ", tokens, " tokens is larger than the address space; lower --ctx");
   return result;
 }

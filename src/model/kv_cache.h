@@ -7,8 +7,23 @@
 #include "base/buffer.h"
 #include "kernels/kernels.h"
 #include "model/config.h"
+#include "model/shard.h"
 
 namespace rill {
+
+/// What a rank's cache holds of a token.
+struct KvShape {
+  size_t layers, kv_heads, head_dim;
+
+  KvShape(size_t layer_count, size_t head_count, size_t dimensions)
+      : layers(layer_count), kv_heads(head_count), head_dim(dimensions) {}
+  KvShape(const ModelConfig& config)  // of a whole model
+      : KvShape(config, Shard(config)) {}
+  KvShape(const ModelConfig& config, const Shard& shard)
+      : layers(config.num_layers),
+        kv_heads(length(shard.kv_heads)),
+        head_dim(config.head_dim) {}
+};
 
 /// A pool of blocks. A block holds K and V of 64 tokens for all layers and KV heads, as
 /// AttentionTile describes them. Neighbouring blocks are kept side by side,
@@ -18,13 +33,13 @@ class KvCache {
  public:
   /// Room for `tokens` tokens in all, however they are shared among up to `sequences` sequences.
   /// Memory is reserved now and touched as blocks are used. Throws rill::Error if there is none.
-  KvCache(const ModelConfig& config, Format format, size_t tokens, size_t sequences = 1);
+  KvCache(const KvShape& shape, Format format, size_t tokens, size_t sequences = 1);
   KvCache(const KvCache&) = delete;  // sequences hold its address
   KvCache& operator=(const KvCache&) = delete;
 
-  static size_t block_bytes(const ModelConfig& config, Format format);
+  static size_t block_bytes(const KvShape& shape, Format format);
   /// Bytes of a cache with these arguments: for `rill plan`.
-  static size_t bytes(const ModelConfig& config, Format format, size_t tokens, size_t sequences);
+  static size_t bytes(const KvShape& shape, Format format, size_t tokens, size_t sequences);
 
   /// A zeroed block. Throws rill::Error when none is left.
   uint32_t allocate();
@@ -32,6 +47,8 @@ class KvCache {
   size_t free_blocks() const { return free_.size(); }
   size_t blocks() const { return dirty_.size(); }
   Format format() const { return format_; }
+  /// Of one layer of a block: K and V of its heads one after the other, from k(block, layer, 0) on.
+  size_t layer_bytes() const { return kv_heads_ * head_bytes_; }
 
   std::byte* k(uint32_t block, size_t layer, size_t kv_head);
   std::byte* v(uint32_t block, size_t layer, size_t kv_head) {

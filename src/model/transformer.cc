@@ -2,6 +2,7 @@
 #include "model/transformer.h"
 
 #include <algorithm>
+#include <array>
 #include <atomic>
 #include <bit>
 #include <cassert>
@@ -13,119 +14,31 @@
 #include "base/error.h"
 #include "model/arena.h"
 #include "model/attention.h"
+#include "model/read_ahead.h"
 #include "model/rope.h"
+#include "model/step_scratch.h"
+#include "model/tensor_ranks.h"
 
 namespace rill {
 namespace {
 
-/// Up to this many rows each thread prepares the operand of a linear layer for itself: doing it
-/// twice costs less than one more barrier.
-constexpr size_t kPrivateRows = 4;
-
-/// Panels of a weight that are dealt together: what a kernel reads side by side. Even, since gate
-/// and up panels alternate.
-constexpr size_t kDealtPanels = 4;
-
-AttentionShape attention_shape(const ModelConfig& config, const Arithmetic& arithmetic) {
-  return {config.num_heads,      config.num_kv_heads,  config.head_dim, arithmetic.attention_type,
-          arithmetic.block_size, arithmetic.attention, arithmetic.kv};
-}
-
-// The widths of a model's activations.
-struct Widths {
-  size_t hidden, q, kv, intermediate;
-
-  explicit Widths(const ModelConfig& config)
-      : hidden(config.hidden_size),
-        q(config.num_heads * config.head_dim),
-        kv(config.num_kv_heads * config.head_dim),
-        intermediate(config.intermediate_size) {}
-  size_t qkv() const { return q + 2 * kv; }
-};
-
-// The scratch of a step, laid out over one buffer. Attention has its own.
-struct Scratch {
-  float* x;                // [most_rows][row_stride(hidden)]: the residual stream
-  float* qkv;              // [most_rows][row_stride(q + 2 kv)]
-  float* attended;         // [most_rows][row_stride(q)]
-  float* gated;            // [most_rows][row_stride(intermediate)]
-  float *cosine, *sine;    // [most_rows][head_dim / 2]
-  std::byte* activations;  // [most_rows][row_bytes]: the operand of a linear layer
-  std::byte* threads;      // [threads][thread_bytes]: a row in fp32, and kPrivateRows operands
-  size_t row_bytes, thread_bytes;
-};
-
-struct ScratchSize {
-  const ModelConfig& config;
-  const Arithmetic& arithmetic;
-  const Kernels& kernels;
-  int threads;
-  size_t rows;
-};
-
-size_t operand_bytes(const ScratchSize& size, size_t width) {
-  return size.kernels.activation_bytes(size.arithmetic.linear, round_up(width, kDepthUnit));
+AttentionShape attention_shape(const ModelConfig& config, const Arithmetic& arithmetic,
+                               const Shard& shard) {
+  const size_t group = config.num_heads / config.num_kv_heads;
+  return {length(shard.heads),
+          length(shard.kv_heads),
+          config.head_dim,
+          arithmetic.attention_type,
+          arithmetic.block_size,
+          arithmetic.attention,
+          arithmetic.kv,
+          group,
+          shard.heads.begin - shard.kv_heads.begin * group};
 }
 
 size_t panels_of(const PackedMatrix& weight) {
   return (weight.outputs + kPanel - 1) / kPanel;
 }
-
-size_t private_offset(const Widths& widths) {
-  return round_up(widths.hidden * sizeof(float), 64);
-}
-
-Scratch lay_out(const ScratchSize& size, Arena& arena) {
-  const Widths widths(size.config);
-  Scratch s{};
-  s.x = arena.take<float>(size.rows * row_stride(widths.hidden));
-  s.qkv = arena.take<float>(size.rows * row_stride(widths.qkv()));
-  s.attended = arena.take<float>(size.rows * row_stride(widths.q));
-  s.gated = arena.take<float>(size.rows * row_stride(widths.intermediate));
-  s.cosine = arena.take<float>(size.rows * size.config.head_dim / 2);
-  s.sine = arena.take<float>(size.rows * size.config.head_dim / 2);
-  for (const size_t width : {widths.hidden, widths.q, widths.intermediate})
-    s.row_bytes = std::max(s.row_bytes, operand_bytes(size, width));
-  s.activations = arena.take<std::byte>(size.rows * s.row_bytes);
-  s.thread_bytes = private_offset(widths) + kPrivateRows * s.row_bytes;
-  s.threads = arena.take<std::byte>(static_cast<size_t>(size.threads) * s.thread_bytes);
-  return s;
-}
-
-size_t own_scratch_bytes(const ScratchSize& size) {
-  Arena arena;
-  lay_out(size, arena);
-  return arena.used();
-}
-
-// What a thread reads of a weight first, asked for while it waits at a barrier: the memory would
-// stand still meanwhile. Only worth it where a step is bound by reading weights.
-class alignas(64) ReadAhead {
- public:
-  // From now on: panels from `panel` on, in the order in which kernels read them.
-  void aim(const PackedMatrix& weight, size_t panel) {
-    const size_t bytes = panel_bytes(weight.format, weight.depth);
-    const std::byte* first = weight.data + panel * bytes;
-    if (first == first_) return;
-    first_ = first;
-    stride_ = bytes;
-    next_ = 0;
-    end_ = std::min(kMost, kDealtPanels * bytes) / (kDealtPanels * kRun);
-  }
-  void ask() {
-    if (next_ == end_) return;
-    for (size_t panel = 0; panel < kDealtPanels; ++panel)
-      for (size_t line = 0; line < kRun; line += 64)
-        __builtin_prefetch(first_ + panel * stride_ + next_ * kRun + line, 0, 2);
-    ++next_;
-  }
-
- private:
-  static constexpr size_t kMost = size_t{256} << 10;  // a part of the smallest second-level cache
-  static constexpr size_t kRun = 256;                 // bytes of a panel
-  const std::byte* first_ = nullptr;
-  size_t stride_ = 0, next_ = 0, end_ = 0;
-};
 
 // Counts tokens in, and out again unless the step succeeds.
 class Growth {
@@ -172,14 +85,18 @@ class Transformer::Pass {
         arithmetic_(model.arithmetic_),
         weights_(model.weights_),
         runtime_(model.runtime_),
-        widths_(config_),
+        shard_(weights_.shard()),
+        widths_(config_, shard_),
         rope_(config_),
         query_scale_(static_cast<float>(0x1.71547652b82fep+0 /  // log2 e
                                         std::sqrt(static_cast<double>(config_.head_dim)))),
-        attention_(attention_shape(config_, arithmetic_), runtime_, size.rows, model.most_context_),
-        memory_(own_scratch_bytes(size), "the scratch of the forward pass") {
-    Arena arena(memory_.data());
-    scratch_ = lay_out(size, arena);
+        attention_(attention_shape(config_, arithmetic_, shard_), runtime_, size.rows,
+                   model.most_context_),
+        ranks_(TensorRanks::make(config_, runtime_.ranks, size.rows)),
+        memory_(StepScratch::bytes(size), "the scratch of the forward pass"),
+        arena_(memory_.data()),
+        scratch_(size, arena_) {
+    tokens_.reserve(size.rows);
     rows_.reserve(size.rows);
     wanted_.reserve(size.rows);
     queries_.reserve(size.rows);
@@ -191,11 +108,13 @@ class Transformer::Pass {
     queries_.push_back({step.sequence, rows_.size(), step.tokens.size(), position, true});
     for (size_t i = 0; i < step.tokens.size(); ++i) {
       if (i + step.logits >= step.tokens.size()) wanted_.push_back(rows_.size());
-      rows_.push_back({static_cast<size_t>(step.tokens[i]), position + i, step.sequence});
+      tokens_.push_back(step.tokens[i]);
+      rows_.push_back({position + i, step.sequence});
     }
   }
 
   void clear() {
+    tokens_.clear();
     rows_.clear();
     wanted_.clear();
     queries_.clear();
@@ -221,12 +140,12 @@ class Transformer::Pass {
       begin(worker, Operation::WAITING);  // for the others to end
     });
     if (profile_) profile_->clock(0).enter(static_cast<size_t>(Operation::REST));
-    return bad_.load();
+    return ranks_->least(bad_.load());
   }
 
  private:
   struct Row {
-    size_t token, position;
+    size_t position;
     KvSequence* sequence;
   };
 
@@ -249,10 +168,14 @@ class Transformer::Pass {
   void embed(Worker& worker) {
     begin(worker, Operation::EMBEDDING);
     const Range mine = worker.share(rows_.size());
+    const Range here = shard_.vocabulary;
     for (size_t row = mine.begin; row < mine.end; ++row) {
-      unpack_row(weights_.embedding(), rows_[row].token, widths_.hidden, x(row));
+      const auto token = static_cast<size_t>(tokens_[row]);
+      if (here.begin <= token && token < here.end)
+        unpack_row(weights_.embedding(), token - here.begin, widths_.hidden, x(row));
       rope_.row(rows_[row].position, cosine(row), sine(row));
     }
+    ranks_->share_embeddings(worker, tokens_, scratch_.x, row_stride(widths_.hidden));
     keep_hidden(worker, 0);
     worker.barrier();
   }
@@ -261,15 +184,11 @@ class Transformer::Pass {
     const LayerWeights& w = weights_.layers()[layer];
     const Activations a = normed(worker, w.input_norm);
     query_key_value(worker, layer, a);
-    meet(worker, w.o);
+    meet(worker, first_of(w.o));
     begin(worker, Operation::ATTENTION);
     attention_.run(worker, layer, scratch_.attended, row_stride(widths_.q));
-    meet(worker, w.o);
-    const Activations attended =
-        converted(worker, scratch_.attended, row_stride(widths_.q), widths_.q);
-    begin(worker, Operation::O);
-    linear(worker, w.o, attended,
-           {scratch_.x, row_stride(widths_.hidden), w.o_bias, Epilogue::ADD});
+    meet(worker, first_of(w.o));
+    project(worker, Cut::O, w.o, {scratch_.attended, row_stride(widths_.q), w.o_bias});
     meet(worker, w.gate_up);
   }
 
@@ -279,10 +198,8 @@ class Transformer::Pass {
     const Activations b = normed(worker, w.post_attention_norm);
     begin(worker, Operation::GATE_UP);
     linear(worker, w.gate_up, b, {scratch_.gated, stride, nullptr, Epilogue::SILU_MUL});
-    meet(worker, w.down);
-    const Activations gated = converted(worker, scratch_.gated, stride, widths_.intermediate);
-    begin(worker, Operation::DOWN);
-    linear(worker, w.down, gated, {scratch_.x, row_stride(widths_.hidden), nullptr, Epilogue::ADD});
+    meet(worker, first_of(w.down));
+    project(worker, Cut::DOWN, w.down, {scratch_.gated, stride, nullptr});
     meet(worker,
          layer + 1 < weights_.layers().size() ? weights_.layers()[layer + 1].qkv : weights_.head());
   }
@@ -313,7 +230,7 @@ class Transformer::Pass {
   // Norms and rotates queries and keys, and stores keys and values as the cache holds them. A
   // head's rows come one after the other: neighbours in the cache's panels.
   void heads(size_t layer, Range range) {
-    const size_t q_heads = config_.num_heads, kv_heads = config_.num_kv_heads;
+    const size_t q_heads = length(shard_.heads), kv_heads = length(shard_.kv_heads);
     for (size_t head = range.begin; head < range.end; ++head)
       for (size_t row = 0; row < rows_.size(); ++row) {
         float* values = scratch_.qkv + row * row_stride(widths_.qkv()) + head * config_.head_dim;
@@ -365,13 +282,16 @@ class Transformer::Pass {
       return static_cast<const float*>(to);
     });
     begin(worker, Operation::HEAD);
-    const Target target = {logits_, config_.vocab_size, nullptr, Epilogue::STORE};
-    linear(worker, weights_.head(), a, target, [&](Range panels) {
-      const size_t first = panels.begin * kPanel;
-      const size_t last = std::min(panels.end * kPanel, config_.vocab_size);
-      for (size_t i = 0; i < wanted_.size(); ++i)
-        if (!finite(logits_ + i * config_.vocab_size + first, last - first)) report(wanted_[i]);
-    });
+    const size_t vocabulary = config_.vocab_size;
+    float* logits = logits_ + shard_.vocabulary.begin;
+    linear(worker, weights_.head(), a, {logits, vocabulary, nullptr, Epilogue::STORE},
+           [&](Range panels) {
+             const size_t first = panels.begin * kPanel;
+             const size_t last = std::min(panels.end * kPanel, length(shard_.vocabulary));
+             for (size_t i = 0; i < wanted_.size(); ++i)
+               if (!finite(logits + i * vocabulary + first, last - first)) report(wanted_[i]);
+           });
+    ranks_->share_logits(worker, logits_, wanted_.size());
   }
 
   void report(size_t row) {
@@ -390,16 +310,35 @@ class Transformer::Pass {
 
   // ---- linear layers ----
 
-  struct Target {
-    float* y;
+  static const PackedMatrix& first_of(const std::vector<CutMatrix>& cut) {
+    static constexpr PackedMatrix kNone{};
+    return cut.empty() ? kNone : cut.front().matrix;
+  }
+
+  // x += W from + bias, for a matrix that ranks cut along k: the roots of its subtrees of leaves
+  // are added in their tree (docs/arithmetic.md, section 8).
+  struct Input {
+    const float* from;
     size_t stride;
     const float* bias;
-    Epilogue epilogue;
   };
+  void project(Worker& worker, Cut cut, const std::vector<CutMatrix>& matrices,
+               const Input& input) {
+    const ResidualSum to = {scratch_.x, row_stride(widths_.hidden), input.bias, rows_.size()};
+    std::array<Activations, kMostSubtrees> operands;
+    convert(worker, matrices, input, operands.data());
+    begin(worker, cut == Cut::O ? Operation::O : Operation::DOWN);
+    for (size_t i = 0; i < matrices.size(); ++i) {
+      if (i > 0) worker.barrier();  // between two dealings
+      linear(worker, matrices[i].matrix, operands[i], ranks_->root(cut, i, to));
+    }
+    ranks_->add_roots(worker, cut, to);
+  }
+
   // y = W a, the panels dealt to the threads. done(panels) follows each piece.
   template <class Done>
   void linear(Worker& worker, const PackedMatrix& weight, const Activations& a,
-              const Target& target, const Done& done) {
+              const LinearTarget& target, const Done& done) {
     const LinearJob job = {&weight, target.bias, a, target.y, target.stride, target.epilogue};
     worker.deal(panels_of(weight), kDealtPanels, [&](Range panels) {
       runtime_.kernels.linear(job, panels.begin, panels.end);
@@ -407,7 +346,7 @@ class Transformer::Pass {
     });
   }
   void linear(Worker& worker, const PackedMatrix& weight, const Activations& a,
-              const Target& target) {
+              const LinearTarget& target) {
     linear(worker, weight, a, target, [](Range) {});
   }
 
@@ -418,29 +357,50 @@ class Transformer::Pass {
     });
   }
 
-  Activations converted(Worker& worker, const float* from, size_t stride, size_t width) {
-    return prepare(worker, rows_.size(), width,
-                   [&](size_t row, float*) { return from + row * stride; });
-  }
-
   // The operand of a linear layer. make(row, scratch) returns the row in fp32, in `scratch`
   // ([hidden] floats of this thread) or elsewhere. Many rows are shared out and need a barrier.
   template <class Make>
   Activations prepare(Worker& worker, size_t rows, size_t width, const Make& make) {
     begin(worker, Operation::NORMS);
-    std::byte* own = scratch_.threads + static_cast<size_t>(worker.index()) * scratch_.thread_bytes;
-    const bool shared = rows > kPrivateRows;
+    Activations a = operand(worker, rows, width, 0);
+    float* own = scratch_.own_row(worker.index());
+    const Range mine = shared(rows) ? worker.share(rows) : Range{0, rows};
+    for (size_t row = mine.begin; row < mine.end; ++row)
+      runtime_.kernels.convert(a.operand, make(row, own), width, a.depth,
+                               a.data + row * a.stride_bytes);
+    if (shared(rows)) worker.barrier();
+    return a;
+  }
+
+  // The operands of a projection: the columns of each of its matrices.
+  void convert(Worker& worker, const std::vector<CutMatrix>& matrices, const Input& input,
+               Activations* operands) {
+    begin(worker, Operation::NORMS);
+    const size_t rows = rows_.size();
+    const Range mine = shared(rows) ? worker.share(rows) : Range{0, rows};
+    size_t place = 0;
+    for (size_t i = 0; i < matrices.size(); ++i) {
+      const Range columns = matrices[i].columns;
+      const Activations& a = operands[i] = operand(worker, rows, length(columns), place);
+      place += rows * a.stride_bytes;
+      for (size_t row = mine.begin; row < mine.end; ++row)
+        runtime_.kernels.convert(a.operand, input.from + row * input.stride + columns.begin,
+                                 length(columns), a.depth, a.data + row * a.stride_bytes);
+    }
+    if (shared(rows)) worker.barrier();
+  }
+
+  static bool shared(size_t rows) { return rows > kPrivateRows; }
+
+  // A place for rows of `width` values, `offset` bytes into the operands' scratch.
+  Activations operand(const Worker& worker, size_t rows, size_t width, size_t offset) const {
     Activations a{};
     a.operand = arithmetic_.linear;
     a.rows = rows;
     a.depth = round_up(width, kDepthUnit);
     a.stride_bytes = runtime_.kernels.activation_bytes(a.operand, a.depth);
-    a.data = shared ? scratch_.activations : own + private_offset(widths_);
-    const Range mine = shared ? worker.share(rows) : Range{0, rows};
-    for (size_t row = mine.begin; row < mine.end; ++row)
-      runtime_.kernels.convert(a.operand, make(row, reinterpret_cast<float*>(own)), width, a.depth,
-                               a.data + row * a.stride_bytes);
-    if (shared) worker.barrier();
+    a.data =
+        (shared(rows) ? scratch_.activations : scratch_.own_operands(worker.index())) + offset;
     return a;
   }
 
@@ -452,12 +412,16 @@ class Transformer::Pass {
   const Arithmetic& arithmetic_;
   const Weights& weights_;
   const Runtime runtime_;
+  const Shard shard_;
   const Widths widths_;
   const Rope rope_;
   const float query_scale_;
   Attention attention_;
+  std::unique_ptr<TensorRanks> ranks_;
   Buffer memory_;
-  Scratch scratch_;
+  Arena arena_;
+  StepScratch scratch_;
+  std::vector<int32_t> tokens_;
   std::vector<Row> rows_;
   std::vector<size_t> wanted_;  // rows whose logits are
   std::vector<AttentionQueries> queries_;
@@ -477,17 +441,16 @@ Transformer::Transformer(const ModelConfig& config, const Arithmetic& arithmetic
       runtime_(runtime),
       most_rows_(most_rows),
       most_context_(most_context),
-      pass_(std::make_unique<Pass>(*this, ScratchSize{config_, arithmetic_, runtime.kernels,
-                                                      runtime.team.size(), most_rows})) {}
+      pass_(std::make_unique<Pass>(*this, ScratchSize{config_, arithmetic_, weights_.shard(),
+                                                      runtime.kernels, runtime.team.size(),
+                                                      most_rows})) {}
 
 Transformer::~Transformer() = default;
 
-size_t Transformer::scratch_bytes(const ModelConfig& config, const Arithmetic& arithmetic,
-                                  const Kernels& kernels, int threads, size_t most_rows,
-                                  size_t most_context) {
-  return own_scratch_bytes({config, arithmetic, kernels, threads, most_rows}) +
-         Attention::scratch_bytes(attention_shape(config, arithmetic), kernels, threads, most_rows,
-                                  most_context);
+size_t Transformer::scratch_bytes(const ScratchSize& size, size_t tp, size_t most_context) {
+  return StepScratch::bytes(size) + TensorRanks::scratch_bytes(size.config, tp, size.rows) +
+         Attention::scratch_bytes(attention_shape(size.config, size.arithmetic, size.shard),
+                                  size.kernels, size.threads, size.rows, most_context);
 }
 
 void Transformer::forward(std::span<const SequenceStep> steps, float* logits, float* hidden) {

@@ -5,7 +5,6 @@
 #include <array>
 #include <cmath>
 #include <cstring>
-#include <numeric>
 #include <string>
 
 #include "base/error.h"
@@ -19,28 +18,35 @@ size_t panels(const PackedMatrix& matrix) {
   return (matrix.outputs + kPanel - 1) / kPanel;
 }
 
-// The panels of a tensor that is cut along k into eight leaves start on whole units of columns
-// (docs/arithmetic.md, section 8); unit 0: one sum.
-PackedMatrix lay_matrix(Arena& arena, Format format, size_t outputs, size_t columns,
-                        size_t unit = 0) {
+PackedMatrix lay_matrix(Arena& arena, Format format, size_t outputs, size_t columns) {
   PackedMatrix matrix{};
   matrix.format = format;
   matrix.outputs = outputs;
   matrix.depth = round_up(columns, kDepthUnit);
   matrix.data = arena.take<std::byte>(panels(matrix) * panel_bytes(format, matrix.depth));
-  matrix.leaves = unit ? kLeaves : 1;
-  const size_t units = unit ? (columns + unit - 1) / unit : 1;
-  for (size_t i = 0; i <= kLeaves; ++i) {
-    const size_t end = unit ? std::min(i * units / kLeaves * unit, matrix.depth) : matrix.depth;
-    matrix.leaf[i] = static_cast<uint32_t>(i == 0 ? 0 : end);
-  }
-  if (unit) matrix.leaf[kLeaves] = static_cast<uint32_t>(matrix.depth);
+  matrix.leaves = 1;
+  matrix.leaf[1] = static_cast<uint32_t>(matrix.depth);
   return matrix;
 }
 
-// The fewest whole heads whose width is a multiple of 32.
-size_t attention_unit(size_t head_dim) {
-  return std::lcm(head_dim, kDepthUnit);
+// A matrix for each of the largest subtrees of a run of leaves: the kernels' sum over its leaves
+// is the subtree's root, those outside it having no columns.
+std::vector<CutMatrix> lay_cut(Arena& arena, Format format, size_t outputs, const LeafCut& cut,
+                               Range leaves) {
+  std::vector<CutMatrix> matrices;
+  const size_t first = cut.columns_of(leaves).begin;
+  for (const Range subtree : cut.subtrees(leaves)) {
+    const Range columns = cut.columns_of(subtree);
+    PackedMatrix matrix = lay_matrix(arena, format, outputs, length(columns));
+    matrix.leaves = kLeaves;
+    for (size_t i = 0; i <= kLeaves; ++i) {
+      const size_t begin = cut.columns_of({i, i}).begin;
+      const size_t within = std::clamp(begin, columns.begin, columns.end) - columns.begin;
+      matrix.leaf[i] = static_cast<uint32_t>(round_up(within, kDepthUnit));
+    }
+    matrices.push_back({matrix, {columns.begin - first, columns.end - first}});
+  }
+  return matrices;
 }
 
 Format format_of(DType dtype) {
@@ -62,26 +68,38 @@ size_t element_bytes(DType dtype) {
   return dtype == DType::F32 ? 4 : 2;
 }
 
+// Some rows of a tensor.
+struct Part {
+  const TensorInfo* tensor;
+  Range rows;
+};
+
 // One packed matrix and the tensors that its rows come from.
 struct MatrixJob {
   PackedMatrix matrix;
-  size_t columns;
-  std::vector<const TensorInfo*> parts;  // rows one after the other, or panel by panel in turn
+  Range columns;            // of the tensors
+  std::vector<Part> parts;  // rows one after the other, or panel by panel in turn
   bool interleaved = false;
 
-  // The tensor and row that output `row` of `panel` comes from; null past the last.
+  // The tensor and its row that output `lane` of `panel` comes from; null past the last.
   std::pair<const TensorInfo*, size_t> source(size_t panel, size_t lane) const {
     if (interleaved) {
       const size_t row = panel / parts.size() * kPanel + lane;
-      const TensorInfo* part = parts[panel % parts.size()];
-      return {row < part->shape[0] ? part : nullptr, row};
+      const Part& part = parts[panel % parts.size()];
+      return {row < length(part.rows) ? part.tensor : nullptr, part.rows.begin + row};
     }
     size_t row = panel * kPanel + lane;
-    for (const TensorInfo* part : parts) {
-      if (row < part->shape[0]) return {part, row};
-      row -= part->shape[0];
+    for (const Part& part : parts) {
+      if (row < length(part.rows)) return {part.tensor, part.rows.begin + row};
+      row -= length(part.rows);
     }
     return {nullptr, 0};
+  }
+
+  // Where the columns of a tensor's row stand.
+  const std::byte* row(const TensorInfo& tensor, size_t row) const {
+    return tensor.bytes.data() +
+           (row * tensor.shape[1] + columns.begin) * element_bytes(tensor.dtype);
   }
 };
 
@@ -105,26 +123,36 @@ class Packer {
   void matrix(const MatrixJob& job) {
     runtime_.team.run([&](Worker& worker) {
       const FloatMode mode;
-      std::vector<float> widened(kPanel * job.columns);
+      std::vector<float> widened(kPanel * length(job.columns));
       const Range mine = worker.share(panels(job.matrix), job.interleaved ? 2 : 1);
       for (size_t panel = mine.begin; panel < mine.end; ++panel)
         pack_panel(job, panel, widened.data());
     });
-    for (const TensorInfo* part : job.parts) finish(*part);
   }
 
   void vector(const std::string& name, size_t count, const float* to) {
+    vector(name, count, {0, count}, to);
+  }
+  // Of `count` values those of a range.
+  void vector(const std::string& name, size_t count, Range range, const float* to) {
     const TensorInfo& info = checkpoint_.get(name, {count});
     float* out = const_cast<float*>(to);  // points into the memory that is being filled
-    for (size_t i = 0; i < count; ++i)
-      out[i] = load(info.dtype, info.bytes.data() + i * element_bytes(info.dtype));
+    for (size_t i = range.begin; i < range.end; ++i)
+      *out++ = load(info.dtype, info.bytes.data() + i * element_bytes(info.dtype));
     finish(info);
+  }
+
+  // The tensor has been packed as far as this rank has it.
+  void finish(const TensorInfo& info) {
+    checkpoint_.release(info);
+    done_ += info.bytes.size();
+    if (progress_) progress_(done_, total_);
   }
 
  private:
   void pack_panel(const MatrixJob& job, size_t panel, float* widened) const {
     PackSource source{};
-    source.columns = job.columns;
+    source.columns = length(job.columns);
     source.through_f16 =
         arithmetic_.declared == WeightType::F16 && job.matrix.format == Format::BF16;
     std::array<const TensorInfo*, kPanel> from;
@@ -133,11 +161,11 @@ class Packer {
       const auto [part, row] = job.source(panel, lane);
       from[lane] = part;
       if (!part) continue;
-      source.row[lane] = part->bytes.data() + row * job.columns * element_bytes(part->dtype);
+      source.row[lane] = job.row(*part, row);
       mixed = mixed || part->dtype != from[0]->dtype;
     }
     source.dtype = from[0] ? format_of(from[0]->dtype) : Format::F32;
-    if (mixed) widen(job.columns, from, source, widened);
+    if (mixed) widen(source.columns, from, source, widened);
     std::byte* out = const_cast<std::byte*>(job.matrix.data) +  // the memory that is being filled
                      panel * panel_bytes(job.matrix.format, job.matrix.depth);
     if (!runtime_.kernels.pack(source, job.matrix.format, job.matrix.depth, out))
@@ -164,9 +192,8 @@ class Packer {
       const auto [candidate, row] = job.source(panel, lane);
       if (!candidate) continue;
       const size_t step = element_bytes(candidate->dtype);
-      for (size_t i = 0; i < job.columns; ++i) {
-        const float value =
-            load(candidate->dtype, candidate->bytes.data() + (row * job.columns + i) * step);
+      for (size_t i = 0; i < length(job.columns); ++i) {
+        const float value = load(candidate->dtype, job.row(*candidate, row) + i * step);
         if (!(std::fabs(value) < largest())) part = candidate;
       }
     }
@@ -182,12 +209,6 @@ class Packer {
                                                    : INFINITY;
   }
 
-  void finish(const TensorInfo& info) {
-    checkpoint_.release(info);
-    done_ += info.bytes.size();
-    if (progress_) progress_(done_, total_);
-  }
-
   const ModelConfig& config_;
   const Arithmetic& arithmetic_;
   const Checkpoint& checkpoint_;
@@ -196,77 +217,60 @@ class Packer {
   size_t done_ = 0, total_ = 0;
 };
 
-void pack_layer(Packer& packer, const ModelConfig& c, const std::string& prefix,
-                const LayerWeights& layer) {
+// A layer's heads.
+void pack_attention(Packer& packer, const ModelConfig& c, const Shard& shard,
+                    const std::string& prefix, const LayerWeights& layer) {
   const size_t q = c.num_heads * c.head_dim, kv = c.num_kv_heads * c.head_dim;
+  const auto rows_of = [&](Range heads) {
+    return Range{heads.begin * c.head_dim, heads.end * c.head_dim};
+  };
+  const Range q_rows = rows_of(shard.heads), kv_rows = rows_of(shard.kv_heads);
+  const TensorInfo* q_proj = packer.tensor(prefix + "q_proj.weight", q, c.hidden_size);
+  const TensorInfo* k_proj = packer.tensor(prefix + "k_proj.weight", kv, c.hidden_size);
+  const TensorInfo* v_proj = packer.tensor(prefix + "v_proj.weight", kv, c.hidden_size);
+  packer.matrix(
+      {layer.qkv, {0, c.hidden_size}, {{q_proj, q_rows}, {k_proj, kv_rows}, {v_proj, kv_rows}}});
+  for (const TensorInfo* tensor : {q_proj, k_proj, v_proj}) packer.finish(*tensor);
+  if (c.attention_bias) {
+    const float* bias = layer.qkv_bias;
+    packer.vector(prefix + "q_proj.bias", q, q_rows, bias);
+    packer.vector(prefix + "k_proj.bias", kv, kv_rows, bias + length(q_rows));
+    packer.vector(prefix + "v_proj.bias", kv, kv_rows, bias + length(q_rows) + length(kv_rows));
+    packer.vector(prefix + "o_proj.bias", c.hidden_size, layer.o_bias);
+  }
+  packer.vector(prefix + "q_norm.weight", c.head_dim, layer.q_norm);
+  packer.vector(prefix + "k_norm.weight", c.head_dim, layer.k_norm);
+}
+
+// A matrix that is cut along k; `first` is this rank's first column.
+void pack_cut(Packer& packer, const TensorInfo* tensor, size_t first,
+              const std::vector<CutMatrix>& matrices) {
+  for (const CutMatrix& cut : matrices)
+    packer.matrix({cut.matrix,
+                   {first + cut.columns.begin, first + cut.columns.end},
+                   {{tensor, {0, tensor->shape[0]}}}});
+  packer.finish(*tensor);
+}
+
+void pack_layer(Packer& packer, const ModelConfig& c, const Shard& shard, const std::string& prefix,
+                const LayerWeights& layer) {
   const std::string attention = prefix + "self_attn.", mlp = prefix + "mlp.";
   packer.vector(prefix + "input_layernorm.weight", c.hidden_size, layer.input_norm);
-  packer.matrix({layer.qkv,
-                 c.hidden_size,
-                 {packer.tensor(attention + "q_proj.weight", q, c.hidden_size),
-                  packer.tensor(attention + "k_proj.weight", kv, c.hidden_size),
-                  packer.tensor(attention + "v_proj.weight", kv, c.hidden_size)}});
-  if (c.attention_bias) {
-    packer.vector(attention + "q_proj.bias", q, layer.qkv_bias);
-    packer.vector(attention + "k_proj.bias", kv, layer.qkv_bias + q);
-    packer.vector(attention + "v_proj.bias", kv, layer.qkv_bias + q + kv);
-    packer.vector(attention + "o_proj.bias", c.hidden_size, layer.o_bias);
-  }
-  packer.vector(attention + "q_norm.weight", c.head_dim, layer.q_norm);
-  packer.vector(attention + "k_norm.weight", c.head_dim, layer.k_norm);
-  packer.matrix({layer.o, q, {packer.tensor(attention + "o_proj.weight", c.hidden_size, q)}});
+  pack_attention(packer, c, shard, attention, layer);
+  pack_cut(packer,
+           packer.tensor(attention + "o_proj.weight", c.hidden_size, c.num_heads * c.head_dim),
+           shard.heads.begin * c.head_dim, layer.o);
   packer.vector(prefix + "post_attention_layernorm.weight", c.hidden_size,
                 layer.post_attention_norm);
-  packer.matrix({layer.gate_up,
-                 c.hidden_size,
-                 {packer.tensor(mlp + "gate_proj.weight", c.intermediate_size, c.hidden_size),
-                  packer.tensor(mlp + "up_proj.weight", c.intermediate_size, c.hidden_size)},
-                 true});
-  packer.matrix({layer.down,
-                 c.intermediate_size,
-                 {packer.tensor(mlp + "down_proj.weight", c.hidden_size, c.intermediate_size)}});
-}
-
-// SplitMix64 (Steele, Lea, Flood 2014).
-uint64_t next_random(uint64_t& state) {
-  uint64_t z = state += 0x9e3779b97f4a7c15ull;
-  z = (z ^ z >> 30) * 0xbf58476d1ce4e5b9ull;
-  z = (z ^ z >> 27) * 0x94d049bb133111ebull;
-  return z ^ z >> 31;
-}
-
-// Uniform values whose products with normed activations have variance 1.
-void fill_random(uint64_t state, size_t columns, float* to) {
-  const float step = std::sqrt(3.0f / static_cast<float>(columns)) / 32768.0f;
-  const size_t count = kPanel * columns;
-  for (size_t i = 0; i < count; i += 4) {
-    const uint64_t bits = next_random(state);
-    for (size_t j = 0; j < 4 && i + j < count; ++j)
-      to[i + j] = static_cast<float>(static_cast<int16_t>(bits >> 16 * j)) * step;
-  }
-}
-
-void random_matrix(const PackedMatrix& matrix, Runtime runtime, uint64_t seed, bool interleaved) {
-  runtime.team.run([&](Worker& worker) {
-    const FloatMode mode;
-    std::vector<float> rows(kPanel * matrix.depth);
-    const size_t bytes = panel_bytes(matrix.format, matrix.depth);
-    const Range mine = worker.share(panels(matrix), interleaved ? 2 : 1);
-    for (size_t panel = mine.begin; panel < mine.end; ++panel) {
-      fill_random(seed + (panel << 32), matrix.depth, rows.data());
-      PackSource source{};
-      source.dtype = Format::F32;
-      source.columns = matrix.depth;
-      for (size_t lane = 0; lane < kPanel && panel * kPanel + lane < matrix.outputs; ++lane)
-        source.row[lane] = reinterpret_cast<const std::byte*>(rows.data() + lane * matrix.depth);
-      runtime.kernels.pack(source, matrix.format, matrix.depth,
-                           const_cast<std::byte*>(matrix.data) + panel * bytes);
-    }
-  });
-}
-
-void fill(const float* to, size_t count, float value) {
-  if (to) std::fill_n(const_cast<float*>(to), count, value);  // the memory that is being filled
+  const TensorInfo* gate = packer.tensor(mlp + "gate_proj.weight", c.intermediate_size,
+                                         c.hidden_size);
+  const TensorInfo* up = packer.tensor(mlp + "up_proj.weight", c.intermediate_size, c.hidden_size);
+  packer.matrix(
+      {layer.gate_up, {0, c.hidden_size}, {{gate, shard.columns}, {up, shard.columns}}, true});
+  packer.finish(*gate);
+  packer.finish(*up);
+  pack_cut(packer, packer.tensor(mlp + "down_proj.weight", c.hidden_size, c.intermediate_size),
+           shard.columns.begin, layer.down);
 }
 
 }  // namespace
@@ -277,83 +281,63 @@ size_t matrix_bytes(const PackedMatrix& matrix) {
 
 size_t Weights::lay_out(const ModelConfig& c, const Arithmetic& arithmetic, std::byte* base) {
   Arena arena(base);
-  const size_t q = c.num_heads * c.head_dim, kv = c.num_kv_heads * c.head_dim;
+  const size_t qkv = (length(shard_.heads) + 2 * length(shard_.kv_heads)) * c.head_dim;
+  const size_t vocabulary = length(shard_.vocabulary);
   const Format format = arithmetic.weights;
-  embedding_ = lay_matrix(arena, arithmetic.table, c.vocab_size, c.hidden_size);
+  embedding_ = lay_matrix(arena, arithmetic.table, vocabulary, c.hidden_size);
   layers_.resize(c.num_layers);
   for (LayerWeights& layer : layers_) {
     layer.input_norm = arena.take<float>(c.hidden_size);
-    layer.qkv = lay_matrix(arena, format, q + 2 * kv, c.hidden_size);
-    layer.qkv_bias = c.attention_bias ? arena.take<float>(q + 2 * kv) : nullptr;
+    layer.qkv = lay_matrix(arena, format, qkv, c.hidden_size);
+    layer.qkv_bias = c.attention_bias ? arena.take<float>(qkv) : nullptr;
     layer.o_bias = c.attention_bias ? arena.take<float>(c.hidden_size) : nullptr;
     layer.q_norm = arena.take<float>(c.head_dim);
     layer.k_norm = arena.take<float>(c.head_dim);
-    layer.o = lay_matrix(arena, format, c.hidden_size, q, attention_unit(c.head_dim));
+    layer.o = lay_cut(arena, format, c.hidden_size, LeafCut::of_o(c), shard_.leaves);
     layer.post_attention_norm = arena.take<float>(c.hidden_size);
     layer.gate_up =
-        lay_matrix(arena, format, 2 * round_up(c.intermediate_size, kPanel), c.hidden_size);
-    layer.down = lay_matrix(arena, format, c.hidden_size, c.intermediate_size, kDepthUnit);
+        lay_matrix(arena, format, 2 * round_up(length(shard_.columns), kPanel), c.hidden_size);
+    layer.down = lay_cut(arena, format, c.hidden_size, LeafCut::of_down(c), shard_.leaves);
   }
   final_norm_ = arena.take<float>(c.hidden_size);
   head_ = c.tie_word_embeddings ? embedding_
-                                : lay_matrix(arena, arithmetic.table, c.vocab_size, c.hidden_size);
+                                : lay_matrix(arena, arithmetic.table, vocabulary, c.hidden_size);
   return arena.used();
 }
 
-size_t Weights::packed_bytes(const ModelConfig& config, const Arithmetic& arithmetic) {
-  return Weights().lay_out(config, arithmetic, nullptr);
+size_t Weights::packed_bytes(const ModelConfig& config, const Arithmetic& arithmetic,
+                             const Shard& shard) {
+  return Weights(shard).lay_out(config, arithmetic, nullptr);
 }
 
 Weights Weights::pack(const ModelConfig& config, const Arithmetic& arithmetic,
                       const Checkpoint& checkpoint, Runtime runtime, const Progress& progress) {
-  Weights weights;
+  const Shard shard(config, runtime.ranks);
+  Weights weights(shard);
   Packer packer(config, arithmetic, checkpoint, runtime, progress);  // refuses before allocating
-  weights.memory_ = Buffer(packed_bytes(config, arithmetic), "the weights");
+  weights.memory_ = Buffer(packed_bytes(config, arithmetic, shard), "the weights");
   weights.lay_out(config, arithmetic, weights.memory_.data());
-  const size_t vocabulary = config.vocab_size, hidden = config.hidden_size;
-  packer.matrix({weights.embedding_,
-                 hidden,
-                 {packer.tensor("model.embed_tokens.weight", vocabulary, hidden)}});
-  for (size_t i = 0; i < weights.layers_.size(); ++i)
-    pack_layer(packer, config, "model.layers." + std::to_string(i) + ".", weights.layers_[i]);
-  packer.vector("model.norm.weight", hidden, weights.final_norm_);
-  if (!config.tie_word_embeddings)
-    packer.matrix({weights.head_, hidden, {packer.tensor("lm_head.weight", vocabulary, hidden)}});
-  return weights;
-}
-
-Weights Weights::random(const ModelConfig& config, const Arithmetic& arithmetic, Runtime runtime,
-                        uint64_t seed) {
-  Weights weights;
-  weights.memory_ = Buffer(packed_bytes(config, arithmetic), "the weights");
-  weights.lay_out(config, arithmetic, weights.memory_.data());
-  const auto matrix = [&](const PackedMatrix& m, bool interleaved = false) {
-    random_matrix(m, runtime, next_random(seed), interleaved);
+  const auto table = [&](const char* name, const PackedMatrix& matrix) {
+    const TensorInfo* tensor = packer.tensor(name, config.vocab_size, config.hidden_size);
+    packer.matrix({matrix, {0, config.hidden_size}, {{tensor, shard.vocabulary}}});
+    packer.finish(*tensor);
   };
-  matrix(weights.embedding_);
-  const size_t q = config.num_heads * config.head_dim, kv = config.num_kv_heads * config.head_dim;
-  for (const LayerWeights& layer : weights.layers_) {
-    matrix(layer.qkv);
-    matrix(layer.o);
-    matrix(layer.gate_up, true);
-    matrix(layer.down);
-    fill(layer.qkv_bias, q + 2 * kv, 0);
-    fill(layer.o_bias, config.hidden_size, 0);
-    fill(layer.input_norm, config.hidden_size, 1);
-    fill(layer.post_attention_norm, config.hidden_size, 1);
-    fill(layer.q_norm, config.head_dim, 1);
-    fill(layer.k_norm, config.head_dim, 1);
-  }
-  fill(weights.final_norm_, config.hidden_size, 1);
-  if (!config.tie_word_embeddings) matrix(weights.head_);
+  table("model.embed_tokens.weight", weights.embedding_);
+  for (size_t i = 0; i < weights.layers_.size(); ++i)
+    pack_layer(packer, config, shard, "model.layers." + std::to_string(i) + ".",
+               weights.layers_[i]);
+  packer.vector("model.norm.weight", config.hidden_size, weights.final_norm_);
+  if (!config.tie_word_embeddings) table("lm_head.weight", weights.head_);
   return weights;
 }
 
 size_t Weights::bytes_per_token() const {
   size_t bytes = matrix_bytes(head_);
-  for (const LayerWeights& layer : layers_)
-    bytes += matrix_bytes(layer.qkv) + matrix_bytes(layer.o) + matrix_bytes(layer.gate_up) +
-             matrix_bytes(layer.down);
+  for (const LayerWeights& layer : layers_) {
+    bytes += matrix_bytes(layer.qkv) + matrix_bytes(layer.gate_up);
+    for (const CutMatrix& cut : layer.o) bytes += matrix_bytes(cut.matrix);
+    for (const CutMatrix& cut : layer.down) bytes += matrix_bytes(cut.matrix);
+  }
   return bytes;
 }
 

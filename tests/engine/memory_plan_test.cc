@@ -13,8 +13,9 @@ MemoryPlan plan(size_t context, size_t available, AttentionType type = Attention
   const ModelConfig config = published_model("qwen3-0.6b").config();
   ArithmeticOptions options;
   options.attention = type;
-  return plan_memory(config, resolve_arithmetic(options, DType::BF16), choose_kernels("scalar"), 2,
-                     {512, context, 1, 1}, available);
+  const Arithmetic arithmetic = resolve_arithmetic(options, DType::BF16);
+  return plan_memory({config, arithmetic, choose_kernels("scalar"), 2}, {512, context, 1, 1},
+                     available);
 }
 
 constexpr size_t kGiB = size_t{1} << 30;

@@ -112,6 +112,7 @@ struct RunSetting {
   size_t chunk = 1 << 20;
   size_t before = 0, after = 0;  // other sequences in every step
   const Kernels* kernels = &choose_kernels();
+  const Ranks* ranks = &Ranks::single();
 };
 
 /// All rows of `ids` through the engine.
@@ -123,9 +124,9 @@ inline ModelOutput run_model(const ModelConfig& config, const Arithmetic& arithm
   const size_t sequences = setting.before + 1 + setting.after;
   // The others bring an odd number of tokens, so that their rows fall apart from ours.
   const size_t others = 3, most_rows = chunk + others * (sequences - 1);
-  Transformer transformer(config, arithmetic, weights, {*setting.kernels, team}, most_rows,
-                          ids.size() + others * ids.size());
-  KvCache cache(config, arithmetic.kv, (ids.size() * (1 + others * (sequences - 1))), sequences);
+  Transformer transformer(config, arithmetic, weights, {*setting.kernels, team, *setting.ranks},
+                          most_rows, ids.size() + others * ids.size());
+  KvCache cache({config, weights.shard()}, arithmetic.kv, (ids.size() * (1 + others * (sequences - 1))), sequences);
   std::vector<KvSequence> kv;
   for (size_t i = 0; i < sequences; ++i) kv.emplace_back(cache);
   const size_t vocabulary = config.vocab_size, hidden = config.hidden_size;

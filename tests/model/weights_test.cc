@@ -98,7 +98,7 @@ void expect_rows(const PackedMatrix& packed, size_t first, const std::vector<flo
 
 void expect_weights(const TestCheckpoint& c, const Arithmetic& arithmetic) {
   const Weights weights = pack(c, arithmetic);
-  EXPECT_EQ(weights.bytes(), Weights::packed_bytes(c.config, arithmetic));
+  EXPECT_EQ(weights.bytes(), Weights::packed_bytes(c.config, arithmetic, Shard(c.config)));
   const reference::Options options = twin_options(arithmetic);
   reference::Options table = options;
   if (table.weights == reference::WeightType::kInt4) table.weights = reference::WeightType::kInt8;
@@ -115,8 +115,8 @@ void expect_weights(const TestCheckpoint& c, const Arithmetic& arithmetic) {
     expect_rows(layer.qkv, 0, tensor("self_attn.q_proj.weight"), 60, options);
     expect_rows(layer.qkv, 60, tensor("self_attn.k_proj.weight"), 30, options);
     expect_rows(layer.qkv, 90, tensor("self_attn.v_proj.weight"), 30, options);
-    expect_rows(layer.o, 0, tensor("self_attn.o_proj.weight"), 40, options);
-    expect_rows(layer.down, 0, tensor("mlp.down_proj.weight"), 40, options);
+    expect_rows(layer.o.at(0).matrix, 0, tensor("self_attn.o_proj.weight"), 40, options);
+    expect_rows(layer.down.at(0).matrix, 0, tensor("mlp.down_proj.weight"), 40, options);
     const std::vector<float> gate = tensor("mlp.gate_proj.weight");
     const std::vector<float> up = tensor("mlp.up_proj.weight");
     EXPECT_EQ(layer.gate_up.outputs, 2 * 112u);
@@ -207,8 +207,8 @@ TEST(PackLeaves, StartWhereTheTwinSays) {
           EXPECT_EQ(m.leaf[kLeaves], m.depth);
         };
         const int unit = static_cast<int>(head_dim);
-        check(weights.layers()[0].o, heads * head_dim, reference::attention_unit(unit));
-        check(weights.layers()[0].down, intermediate, reference::kDownUnit);
+        check(weights.layers()[0].o.at(0).matrix, heads * head_dim, reference::attention_unit(unit));
+        check(weights.layers()[0].down.at(0).matrix, intermediate, reference::kDownUnit);
         EXPECT_EQ(weights.layers()[0].qkv.leaves, 1u);
       }
 }

@@ -1,0 +1,97 @@
+// SPDX-License-Identifier: Apache-2.0
+// What ranks (processes that share one model) tell each other: few verbs, bytes only.
+#pragma once
+#include <cstddef>
+#include <cstdint>
+#include <memory>
+#include <span>
+#include <vector>
+
+namespace rill {
+
+/// A message to another rank, and the place for one from another rank.
+struct Outgoing {
+  int rank;
+  std::span<const std::byte> bytes;
+};
+struct Incoming {
+  int rank;
+  std::span<std::byte> bytes;
+};
+
+/// What a communicator was used for so far.
+struct Traffic {
+  uint64_t calls = 0;
+  uint64_t sent = 0;   // bytes that this rank gave away, each receiver counted
+  double seconds = 0;  // in the calls, waiting included
+};
+
+/// Some ranks, numbered from 0. Every verb but exchange is called by all of them, with arguments
+/// that agree; on a rank by one thread at a time, always the same. A rank that is lost ends the
+/// job, so nothing here reports errors.
+class Communicator {
+ public:
+  Communicator(int rank, int size)
+      : rank_(rank),
+        size_(size),
+        values_(static_cast<size_t>(size)),
+        value_bytes_(static_cast<size_t>(size), sizeof(uint64_t)) {}
+  Communicator(const Communicator&) = delete;
+  Communicator& operator=(const Communicator&) = delete;
+  virtual ~Communicator() = default;
+
+  int rank() const { return rank_; }
+  int size() const { return size_; }
+  /// Ranks of this communicator on this rank's machine, itself included.
+  virtual int ranks_here() const = 0;
+
+  /// Returns when all ranks have called it.
+  void barrier();
+  /// `bytes` of `root` for everyone.
+  void broadcast(std::span<std::byte> bytes, int root);
+  /// Everyone's parts for everyone: counts[r] bytes of rank r, one after the other in `all`, where
+  /// this rank's own part stands already.
+  void all_gather(std::byte* all, std::span<const size_t> counts);
+  /// The least of everyone's values.
+  uint64_t least(uint64_t value);
+  /// Messages between pairs of ranks. Those from one rank to another arrive in the order in which
+  /// they were named, with the sizes that the receiver named; messages may be empty.
+  void exchange(std::span<const Outgoing> out, std::span<const Incoming> in);
+  /// The ranks that name the same colour, in the order of their numbers here.
+  virtual std::unique_ptr<Communicator> split(int colour) = 0;
+  /// Ends all ranks of the job, with this status, now.
+  [[noreturn]] virtual void end_job(int status) = 0;
+
+  const Traffic& traffic() const { return traffic_; }
+
+ private:
+  virtual void do_barrier() = 0;
+  virtual void do_broadcast(std::span<std::byte> bytes, int root) = 0;
+  virtual void do_all_gather(std::byte* all, std::span<const size_t> counts) = 0;
+  virtual void do_exchange(std::span<const Outgoing> out, std::span<const Incoming> in) = 0;
+  class Count;
+
+  const int rank_, size_;
+  Traffic traffic_;
+  std::vector<uint64_t> values_;     // [size]
+  std::vector<size_t> value_bytes_;  // [size]
+};
+
+/// A process by itself: nothing to tell.
+class SingleCommunicator final : public Communicator {
+ public:
+  SingleCommunicator() : Communicator(0, 1) {}
+  int ranks_here() const override { return 1; }
+  std::unique_ptr<Communicator> split(int) override {
+    return std::make_unique<SingleCommunicator>();
+  }
+  [[noreturn]] void end_job(int status) override;
+
+ private:
+  void do_barrier() override {}
+  void do_broadcast(std::span<std::byte>, int) override {}
+  void do_all_gather(std::byte*, std::span<const size_t>) override {}
+  void do_exchange(std::span<const Outgoing>, std::span<const Incoming>) override {}
+};
+
+}  // namespace rill

@@ -1,0 +1,137 @@
+// SPDX-License-Identifier: Apache-2.0
+// Ranks over MPI: the only file that knows it.
+#include <mpi.h>
+
+#include <algorithm>
+#include <climits>
+#include <cstdlib>
+#include <vector>
+
+#include "base/error.h"
+#include "comm/launcher.h"
+
+namespace rill {
+namespace {
+
+constexpr int kTag = 1;
+// MPI counts in int; what is longer goes in pieces.
+constexpr size_t kMostBytes = size_t{1} << 30;
+
+int rank_in(MPI_Comm comm) {
+  int rank = 0;
+  MPI_Comm_rank(comm, &rank);
+  return rank;
+}
+
+int size_of(MPI_Comm comm) {
+  int size = 0;
+  MPI_Comm_size(comm, &size);
+  return size;
+}
+
+int ranks_on_machine(MPI_Comm comm) {
+  MPI_Comm here;
+  MPI_Comm_split_type(comm, MPI_COMM_TYPE_SHARED, 0, MPI_INFO_NULL, &here);
+  const int size = size_of(here);
+  MPI_Comm_free(&here);
+  return size;
+}
+
+// MPI errors end the job (MPI_ERRORS_ARE_FATAL, the default), so no code is looked at.
+class MpiCommunicator : public Communicator {
+ public:
+  explicit MpiCommunicator(MPI_Comm comm)
+      : Communicator(rank_in(comm), size_of(comm)), comm_(comm), here_(ranks_on_machine(comm)) {}
+  ~MpiCommunicator() override {
+    if (comm_ != MPI_COMM_WORLD) MPI_Comm_free(&comm_);
+  }
+
+  int ranks_here() const override { return here_; }
+  std::unique_ptr<Communicator> split(int colour) override {
+    MPI_Comm part;
+    MPI_Comm_split(comm_, colour, rank(), &part);
+    return std::make_unique<MpiCommunicator>(part);
+  }
+  [[noreturn]] void end_job(int status) override {
+    MPI_Abort(MPI_COMM_WORLD, status);
+    std::_Exit(status);  // MPI_Abort may return before it takes effect
+  }
+
+ private:
+  void do_barrier() override { MPI_Barrier(comm_); }
+
+  void do_broadcast(std::span<std::byte> bytes, int root) override {
+    for (size_t done = 0; done < bytes.size(); done += kMostBytes)
+      MPI_Bcast(bytes.data() + done,
+                static_cast<int>(std::min(kMostBytes, bytes.size() - done)), MPI_BYTE, root, comm_);
+  }
+
+  void do_all_gather(std::byte* all, std::span<const size_t> counts) override {
+    size_t total = 0;
+    for (const size_t count : counts) total += count;
+    if (total > kMostBytes) {
+      for (size_t r = 0; r < counts.size(); all += counts[r], ++r)
+        do_broadcast({all, counts[r]}, static_cast<int>(r));
+      return;
+    }
+    counts_.assign(counts.begin(), counts.end());
+    places_.resize(counts.size());
+    for (size_t r = 1; r < counts.size(); ++r) places_[r] = places_[r - 1] + counts_[r - 1];
+    MPI_Allgatherv(MPI_IN_PLACE, 0, MPI_DATATYPE_NULL, all, counts_.data(), places_.data(),
+                   MPI_BYTE, comm_);
+  }
+
+  void do_exchange(std::span<const Outgoing> out, std::span<const Incoming> in) override {
+    requests_.clear();
+    for (const Incoming& message : in)
+      in_pieces(message.bytes.size(), [&](size_t at, int count, MPI_Request* request) {
+        MPI_Irecv(message.bytes.data() + at, count, MPI_BYTE, message.rank, kTag, comm_, request);
+      });
+    for (const Outgoing& message : out)
+      in_pieces(message.bytes.size(), [&](size_t at, int count, MPI_Request* request) {
+        MPI_Isend(message.bytes.data() + at, count, MPI_BYTE, message.rank, kTag, comm_, request);
+      });
+    MPI_Waitall(static_cast<int>(requests_.size()), requests_.data(), MPI_STATUSES_IGNORE);
+  }
+
+  template <class Start>
+  void in_pieces(size_t bytes, const Start& start) {
+    for (size_t at = 0; at < bytes; at += kMostBytes) {
+      requests_.push_back(MPI_REQUEST_NULL);
+      start(at, static_cast<int>(std::min(kMostBytes, bytes - at)), &requests_.back());
+    }
+  }
+
+  MPI_Comm comm_;
+  const int here_;
+  std::vector<int> counts_, places_;
+  std::vector<MPI_Request> requests_;
+};
+
+// All ranks; MPI itself begins before it and ends with it.
+class World {
+ public:
+  World() {
+    int provided = 0;
+    MPI_Init_thread(nullptr, nullptr, MPI_THREAD_FUNNELED, &provided);
+    if (provided < MPI_THREAD_FUNNELED)
+      fail("this MPI allows no threads (MPI_THREAD_FUNNELED) in its ranks; take one that does");
+  }
+  World(const World&) = delete;
+  World& operator=(const World&) = delete;
+  ~World() { MPI_Finalize(); }
+};
+
+class WorldCommunicator final : World, public MpiCommunicator {
+ public:
+  WorldCommunicator() : MpiCommunicator(MPI_COMM_WORLD) {}
+};
+
+}  // namespace
+
+std::unique_ptr<Communicator> join_ranks() {
+  if (!under_launcher()) return std::make_unique<SingleCommunicator>();
+  return std::make_unique<WorldCommunicator>();
+}
+
+}  // namespace rill

@@ -1,0 +1,47 @@
+// SPDX-License-Identifier: Apache-2.0
+#include "model/ranks.h"
+
+#include "base/error.h"
+#include "kernels/kernels.h"
+#include "model/stripe_tree.h"
+
+namespace rill {
+namespace {
+
+// The ways to make `ranks` out of tp x sp: "--tp 1 --sp 6, --tp 2 --sp 3".
+std::string shapes_of(int ranks) {
+  std::string text;
+  for (int tp = 1; tp <= static_cast<int>(kLeaves); ++tp) {
+    if (ranks % tp || ranks / tp > static_cast<int>(kStripes)) continue;
+    text += (text.empty() ? "--tp " : ", --tp ") + std::to_string(tp) + " --sp " +
+            std::to_string(ranks / tp);
+  }
+  return text;
+}
+
+void check(int ranks, int tp, int sp) {
+  const bool known =
+      tp >= 1 && sp >= 1 && tp <= static_cast<int>(kLeaves) && sp <= static_cast<int>(kStripes);
+  if (known && tp * sp == ranks) return;
+  const std::string shapes = shapes_of(ranks);
+  fail("--tp ", tp, " --sp ", sp, " makes ", tp * sp, " ranks where ", ranks,
+       ranks == 1 ? " runs" : " run", "; ",
+       shapes.empty() ? "no shape has that many: start tp x sp ranks, tp 1 to 8 and sp 1 to 64"
+                      : "take " + shapes);
+}
+
+}  // namespace
+
+Ranks::Ranks(Communicator& world, int tp, int sp) : world_(&world) {
+  check(world.size(), tp, sp);
+  tp_ = world.split(world.rank() / tp);
+  sp_ = world.split(world.rank() % tp);
+}
+
+const Ranks& Ranks::single() {
+  static SingleCommunicator alone;
+  static const Ranks ranks(alone, 1, 1);
+  return ranks;
+}
+
+}  // namespace rill

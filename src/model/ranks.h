@@ -1,0 +1,38 @@
+// SPDX-License-Identifier: Apache-2.0
+// The ranks that run one model: tp of them side by side cut its heads and columns (tensor
+// parallel), sp such groups cut its context (sequence parallel).
+#pragma once
+#include <memory>
+
+#include "comm/communicator.h"
+
+namespace rill {
+
+/// Rank `index` of `count`.
+struct RankOf {
+  size_t index = 0, count = 1;
+};
+
+class Ranks {
+ public:
+  /// Of tp x sp ranks, sp = world.size() / tp; the ranks of one tp group are neighbours. Called by
+  /// all ranks of `world`, which outlives this. Throws rill::Error if the numbers do not fit.
+  Ranks(Communicator& world, int tp, int sp);
+  /// A process by itself.
+  static const Ranks& single();
+
+  Communicator& world() const { return *world_; }
+  Communicator& tp() const { return *tp_; }
+  Communicator& sp() const { return *sp_; }
+  RankOf tp_place() const { return place(*tp_); }
+  RankOf sp_place() const { return place(*sp_); }
+
+ private:
+  static RankOf place(const Communicator& ranks) {
+    return {static_cast<size_t>(ranks.rank()), static_cast<size_t>(ranks.size())};
+  }
+  Communicator* world_;
+  std::unique_ptr<Communicator> tp_, sp_;
+};
+
+}  // namespace rill

@@ -1,0 +1,234 @@
+// SPDX-License-Identifier: Apache-2.0
+#include "model/tensor_ranks.h"
+
+#include <algorithm>
+#include <cassert>
+#include <vector>
+
+#include "base/buffer.h"
+#include "model/shard.h"
+
+namespace rill {
+namespace {
+
+// The whole model is here: the kernels add to the residual stream themselves.
+class WholeModel final : public TensorRanks {
+ public:
+  LinearTarget root(Cut, size_t, const ResidualSum& to) override {
+    return {to.x, to.stride, to.bias, Epilogue::ADD};
+  }
+  void add_roots(Worker&, Cut, const ResidualSum&) override {}
+  void share_embeddings(Worker&, std::span<const int32_t>, float*, size_t) override {}
+  void share_logits(Worker&, float*, size_t) override {}
+  size_t least(size_t value) override { return value; }
+};
+
+// The roots that the ranks compute, in the order of their leaves, and how they are added.
+struct RootTree {
+  struct Step {
+    size_t to, from;  // roots: to += from
+  };
+  std::vector<Range> roots;   // the subtrees of leaves
+  std::vector<size_t> first;  // [ranks + 1] the first root of each rank
+  std::vector<Step> steps;    // the last one makes the sum, in `sum`
+  size_t sum;
+
+  RootTree(const LeafCut& cut, size_t ranks) {
+    for (size_t rank = 0; rank < ranks; ++rank) {
+      first.push_back(roots.size());
+      for (const Range subtree : cut.subtrees(share_of(kLeaves, {rank, ranks})))
+        roots.push_back(subtree);
+    }
+    first.push_back(roots.size());
+    sum = add({0, kLeaves});
+  }
+  size_t count(size_t rank) const { return first[rank + 1] - first[rank]; }
+
+ private:
+  static constexpr size_t kNone = SIZE_MAX;  // leaves without columns: the identity
+  size_t add(Range subtree) {
+    for (size_t i = 0; i < roots.size(); ++i)
+      if (roots[i].begin == subtree.begin && roots[i].end == subtree.end) return i;
+    if (length(subtree) == 1) return kNone;
+    const size_t middle = (subtree.begin + subtree.end) / 2;
+    const size_t left = add({subtree.begin, middle}), right = add({middle, subtree.end});
+    if (left == kNone || right == kNone) return std::min(left, right);
+    steps.push_back({left, right});
+    return left;
+  }
+};
+
+size_t most_roots(const ModelConfig& config, size_t ranks) {
+  return std::max(RootTree(LeafCut::of_o(config), ranks).roots.size(),
+                  RootTree(LeafCut::of_down(config), ranks).roots.size());
+}
+
+// A part of the model is here. Only the team's first thread talks.
+class PartOfModel final : public TensorRanks {
+ public:
+  PartOfModel(const ModelConfig& config, const Ranks& ranks, size_t most_rows)
+      : ranks_(ranks.tp()),
+        me_(ranks.tp_place()),
+        width_(config.hidden_size),
+        vocabulary_(config.vocab_size),
+        trees_{RootTree(LeafCut::of_o(config), me_.count),
+               RootTree(LeafCut::of_down(config), me_.count)},
+        memory_(scratch_bytes(config, me_.count, most_rows), "what ranks exchange"),
+        counts_(me_.count) {
+    for (size_t rank = 0; rank < me_.count; ++rank)
+      tables_.push_back(Shard(config, {rank, me_.count}).vocabulary);
+    const size_t messages = me_.count * kMostSubtrees;
+    out_.reserve(messages);
+    in_.reserve(messages);
+    owners_.reserve(most_rows);
+    places_.reserve(most_rows);
+  }
+
+  LinearTarget root(Cut cut, size_t i, const ResidualSum& to) override {
+    return {root_at(tree(cut).first[me_.index] + i, to.rows), width_, nullptr, Epilogue::STORE};
+  }
+
+  // Few rows: everyone gets all roots, in one step. Many rows: everyone gets the roots of some
+  // rows, adds them and hands on the sums, which takes two steps and less volume from three ranks
+  // on: 2 (n - 1) / n of a root for each row instead of n - 1.
+  void add_roots(Worker& worker, Cut cut, const ResidualSum& to) override {
+    constexpr size_t kManyBytes = size_t{64} << 10;
+    const bool by_rows = me_.count > 2 && to.rows * width_ * sizeof(float) >= kManyBytes;
+    worker.barrier();
+    if (worker.first() && by_rows) exchange_rows(tree(cut), to.rows);
+    if (worker.first() && !by_rows) gather_roots(tree(cut), to.rows);
+    worker.barrier();
+    add(worker, tree(cut), to, by_rows ? share_of(to.rows, me_) : Range{0, to.rows});
+    if (!by_rows) return;
+    worker.barrier();
+    if (!worker.first()) return;
+    for (size_t rank = 0; rank < me_.count; ++rank)
+      counts_[rank] = length(share_of(to.rows, {rank, me_.count})) * to.stride * sizeof(float);
+    ranks_.all_gather(reinterpret_cast<std::byte*>(to.x), counts_);
+  }
+
+  void share_embeddings(Worker& worker, std::span<const int32_t> tokens, float* x,
+                        size_t stride) override {
+    worker.barrier();
+    if (worker.first()) gather_embeddings(tokens, x, stride);
+    worker.barrier();
+    const Range mine = worker.share(tokens.size());
+    for (size_t row = mine.begin; row < mine.end; ++row)
+      std::copy_n(memory_.as<float>() + places_[row] * width_, width_, x + row * stride);
+  }
+
+  void share_logits(Worker& worker, float* logits, size_t rows) override {
+    worker.barrier();
+    if (!worker.first()) return;
+    for (size_t rank = 0; rank < me_.count; ++rank)
+      counts_[rank] = length(tables_[rank]) * sizeof(float);
+    for (size_t row = 0; row < rows; ++row)
+      ranks_.all_gather(reinterpret_cast<std::byte*>(logits + row * vocabulary_), counts_);
+  }
+
+  size_t least(size_t value) override { return ranks_.least(value); }
+
+ private:
+  const RootTree& tree(Cut cut) const { return trees_[static_cast<size_t>(cut)]; }
+  // [roots][rows][width]
+  float* root_at(size_t root, size_t rows) { return memory_.as<float>() + root * rows * width_; }
+
+  void gather_roots(const RootTree& tree, size_t rows) {
+    for (size_t rank = 0; rank < me_.count; ++rank)
+      counts_[rank] = tree.count(rank) * rows * width_ * sizeof(float);
+    ranks_.all_gather(memory_.data(), counts_);
+  }
+
+  // The roots of each rank's rows go to it.
+  void exchange_rows(const RootTree& tree, size_t rows) {
+    out_.clear();
+    in_.clear();
+    const auto part = [&](size_t root, size_t owner) {
+      const Range range = share_of(rows, {owner, me_.count});
+      return std::as_writable_bytes(
+          std::span(root_at(root, rows) + range.begin * width_, length(range) * width_));
+    };
+    for (size_t rank = 0; rank < me_.count; ++rank) {
+      if (rank == me_.index) continue;
+      const int other = static_cast<int>(rank);
+      for (size_t i = tree.first[me_.index]; i < tree.first[me_.index + 1]; ++i)
+        out_.push_back({other, part(i, rank)});
+      for (size_t i = tree.first[rank]; i < tree.first[rank + 1]; ++i)
+        in_.push_back({other, part(i, me_.index)});
+    }
+    ranks_.exchange(out_, in_);
+  }
+
+  // Every thread some columns of all rows.
+  void add(const Worker& worker, const RootTree& tree, const ResidualSum& to, Range rows) {
+    constexpr size_t kLanes = 16;
+    const Range columns = worker.share(width_, kLanes);
+    for (size_t row = rows.begin; row < rows.end; ++row)
+      for (size_t column = columns.begin; column < columns.end; column += kLanes) {
+        const size_t n = std::min(kLanes, columns.end - column);
+        float sums[kLeaves][kLanes] = {};
+        for (size_t i = 0; i < tree.roots.size(); ++i)
+          std::copy_n(root_at(i, to.rows) + row * width_ + column, n, sums[i]);
+        for (const RootTree::Step& step : tree.steps)
+          for (size_t lane = 0; lane < kLanes; ++lane)
+            sums[step.to][lane] = sums[step.to][lane] + sums[step.from][lane];
+        float* x = to.x + row * to.stride + column;
+        for (size_t lane = 0; lane < n; ++lane) {
+          float sum = sums[tree.sum][lane];
+          if (to.bias) sum = sum + to.bias[column + lane];
+          x[lane] = x[lane] + sum;
+        }
+      }
+  }
+
+  size_t owner_of(int32_t token) const {
+    size_t rank = 0;
+    while (static_cast<size_t>(token) >= tables_[rank].end) ++rank;
+    return rank;
+  }
+
+  // Into memory_, [tokens][width] ordered by owner; places_ says where each token's row is.
+  void gather_embeddings(std::span<const int32_t> tokens, const float* x, size_t stride) {
+    owners_.clear();
+    std::fill(counts_.begin(), counts_.end(), 0);
+    for (const int32_t token : tokens) {
+      owners_.push_back(owner_of(token));
+      ++counts_[owners_.back()];
+    }
+    places_.resize(tokens.size());
+    size_t place = 0;
+    for (size_t rank = 0; rank < me_.count; ++rank)
+      for (size_t row = 0; row < tokens.size(); ++row)
+        if (owners_[row] == rank) places_[row] = place++;
+    for (size_t row = 0; row < tokens.size(); ++row)
+      if (owners_[row] == me_.index)
+        std::copy_n(x + row * stride, width_, memory_.as<float>() + places_[row] * width_);
+    for (size_t& count : counts_) count *= width_ * sizeof(float);
+    ranks_.all_gather(memory_.data(), counts_);
+  }
+
+  Communicator& ranks_;
+  const RankOf me_;
+  const size_t width_, vocabulary_;
+  const RootTree trees_[2];
+  Buffer memory_;              // roots, or rows of the embedding
+  std::vector<Range> tables_;  // [ranks] of the vocabulary
+  std::vector<size_t> counts_, owners_, places_;
+  std::vector<Outgoing> out_;
+  std::vector<Incoming> in_;
+};
+
+}  // namespace
+
+std::unique_ptr<TensorRanks> TensorRanks::make(const ModelConfig& config, const Ranks& ranks,
+                                               size_t most_rows) {
+  if (ranks.tp().size() == 1) return std::make_unique<WholeModel>();
+  return std::make_unique<PartOfModel>(config, ranks, most_rows);
+}
+
+size_t TensorRanks::scratch_bytes(const ModelConfig& config, size_t tp, size_t most_rows) {
+  if (tp == 1) return 0;
+  return most_roots(config, tp) * most_rows * config.hidden_size * sizeof(float);
+}
+
+}  // namespace rill

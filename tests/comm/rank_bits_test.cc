@@ -1,0 +1,86 @@
+// SPDX-License-Identifier: Apache-2.0
+// The promise over ranks: however a model is split, the bits of one process. Ranks are threads
+// here, with a team each.
+#include <gtest/gtest.h>
+
+#include "comm/thread_ranks.h"
+#include "model/golden.h"
+
+namespace rill {
+namespace {
+
+struct RankCase {
+  std::string folder;
+  ArithmeticOptions options;
+};
+
+void PrintTo(const RankCase& c, std::ostream* out) {
+  *out << c.folder;
+}
+
+struct Split {
+  int tp, sp;
+};
+
+class RankBits : public testing::TestWithParam<RankCase> {
+ protected:
+  RankBits() : whole_(GetParam().folder, GetParam().options) {
+    ids_ = GoldenReference(GetParam().folder).prompt;
+    ids_.resize(std::min<size_t>(ids_.size(), 130));
+    base_ = run_model(whole_.config, whole_.arithmetic, whole_.weights, ids_, {});
+  }
+
+  // Every rank's results against those of one process.
+  void expect_same(const Split& split, RunSetting setting) const {
+    SCOPED_TRACE("tp " + std::to_string(split.tp) + ", sp " + std::to_string(split.sp) +
+                 ", chunks of " + std::to_string(setting.chunk));
+    run_ranks(split.tp * split.sp, [&](Communicator& world) {
+      const Ranks ranks(world, split.tp, split.sp);
+      Team team(setting.threads);
+      const Weights weights = Weights::pack(whole_.config, whole_.arithmetic, whole_.checkpoint,
+                                            {*setting.kernels, team, ranks});
+      RunSetting mine = setting;
+      mine.ranks = &ranks;
+      const ModelOutput output =
+          run_model(whole_.config, whole_.arithmetic, weights, ids_, mine);
+      EXPECT_EQ(first_difference(output.hidden, base_.hidden), base_.hidden.size())
+          << "on rank " << world.rank();
+      EXPECT_EQ(first_difference(output.logits, base_.logits), base_.logits.size())
+          << "on rank " << world.rank();
+    });
+  }
+
+  LoadedGolden whole_;
+  std::vector<int32_t> ids_;
+  ModelOutput base_;
+};
+
+TEST_P(RankBits, TensorParallel) {
+  for (const int tp : {2, 3, 4, 5, 6, 7, 8}) expect_same({tp, 1}, {.threads = 1});
+  expect_same({2, 1}, {.threads = 2, .chunk = 1});
+  expect_same({3, 1}, {.threads = 2, .chunk = 7, .before = 1, .after = 2});
+  expect_same({5, 1}, {.threads = 1, .chunk = 100});
+  expect_same({8, 1}, {.threads = 1, .chunk = 64});
+}
+
+const RankCase kCases[] = {
+    {"tied-gqa-bf16", {}},
+    {"odd-mha-f32", {.compute = ComputeType::BF16, .attention = AttentionType::STANDARD}},
+    {"odd-mha-f32", {}},
+    {"wide-heads-sharded-f16", {.weights = WeightType::INT8}},
+    {"yarn-bf16", {.weights = WeightType::INT4}},
+    {"head128-long-bf16", {.block_size = 16}},
+    {"bias-f32", {.kv = KvType::F16}},
+};
+
+std::string case_name(const testing::TestParamInfo<RankCase>& info) {
+  const ArithmeticOptions& o = info.param.options;
+  std::string name = info.param.folder + "_" + to_string(o.weights) + "_" + to_string(o.compute) +
+                     "_" + to_string(o.attention);
+  for (char& c : name) c = c == '-' ? '_' : c;
+  return name;
+}
+INSTANTIATE_TEST_SUITE_P(Golden, RankBits, testing::ValuesIn(kCases), case_name);
+
+}  // namespace
+}  // namespace rill

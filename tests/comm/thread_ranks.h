@@ -1,0 +1,152 @@
+// SPDX-License-Identifier: Apache-2.0
+// Ranks that are threads of one process: the same verbs as over MPI, under a debugger and the
+// sanitizers, and fast enough to try many shapes.
+#pragma once
+#include <condition_variable>
+#include <cstring>
+#include <deque>
+#include <exception>
+#include <functional>
+#include <map>
+#include <mutex>
+#include <stdexcept>
+#include <thread>
+#include <vector>
+
+#include "comm/communicator.h"
+
+namespace rill {
+
+class ThreadCommunicator final : public Communicator {
+ public:
+  /// What the ranks of one communicator share.
+  struct Group {
+    explicit Group(int ranks) : size(ranks), slots(static_cast<size_t>(ranks)) {}
+    const int size;
+    std::mutex mutex;
+    std::condition_variable changed;
+    int arrived = 0;
+    unsigned generation = 0;
+    bool lost = false;  // a rank has thrown: the others must not wait for it
+    std::vector<void*> slots;
+    std::map<std::pair<int, int>, std::deque<std::vector<std::byte>>> mail;
+    std::map<int, std::shared_ptr<Group>> parts;  // of the split that is being made
+    std::vector<std::shared_ptr<Group>> all_parts;
+
+    void lose() {
+      const std::lock_guard lock(mutex);
+      lost = true;
+      for (const auto& part : all_parts) part->lose();
+      changed.notify_all();
+    }
+    template <class Done>
+    void wait(std::unique_lock<std::mutex>& lock, const Done& done) {
+      changed.wait(lock, [&] { return lost || done(); });
+      if (lost) throw std::runtime_error("another rank has failed");
+    }
+    void meet() {
+      std::unique_lock lock(mutex);
+      const unsigned mine = generation;
+      if (++arrived == size) {
+        arrived = 0;
+        ++generation;
+        changed.notify_all();
+      }
+      wait(lock, [&] { return generation != mine; });
+    }
+  };
+
+  ThreadCommunicator(int rank, std::shared_ptr<Group> group)
+      : Communicator(rank, group->size), group_(std::move(group)) {}
+
+  int ranks_here() const override { return size(); }
+  std::unique_ptr<Communicator> split(int colour) override {
+    group_->slots[static_cast<size_t>(rank())] = &colour;
+    group_->meet();
+    int count = 0, place = 0;
+    for (int r = 0; r < size(); ++r) {
+      if (*static_cast<int*>(group_->slots[static_cast<size_t>(r)]) != colour) continue;
+      place += r < rank() ? 1 : 0;
+      ++count;
+    }
+    std::shared_ptr<Group> part;
+    {
+      const std::lock_guard lock(group_->mutex);
+      std::shared_ptr<Group>& shared = group_->parts[colour];
+      if (!shared) {
+        shared = std::make_shared<Group>(count);
+        group_->all_parts.push_back(shared);
+      }
+      part = shared;
+    }
+    group_->meet();
+    if (rank() == 0) group_->parts.clear();
+    group_->meet();
+    return std::make_unique<ThreadCommunicator>(place, std::move(part));
+  }
+  [[noreturn]] void end_job(int) override { throw std::runtime_error("the job has ended"); }
+
+ private:
+  void do_barrier() override { group_->meet(); }
+  void do_broadcast(std::span<std::byte> bytes, int root) override {
+    group_->slots[static_cast<size_t>(rank())] = bytes.data();
+    group_->meet();
+    if (rank() != root && !bytes.empty())
+      std::memcpy(bytes.data(), group_->slots[static_cast<size_t>(root)], bytes.size());
+    group_->meet();
+  }
+  void do_all_gather(std::byte* all, std::span<const size_t> counts) override {
+    group_->slots[static_cast<size_t>(rank())] = all;
+    group_->meet();
+    size_t at = 0;
+    for (int r = 0; r < size(); ++r) {
+      const size_t count = counts[static_cast<size_t>(r)];
+      const auto* from = static_cast<const std::byte*>(group_->slots[static_cast<size_t>(r)]);
+      if (r != rank() && count > 0) std::memcpy(all + at, from + at, count);
+      at += count;
+    }
+    group_->meet();
+  }
+  void do_exchange(std::span<const Outgoing> out, std::span<const Incoming> in) override {
+    std::unique_lock lock(group_->mutex);
+    for (const Outgoing& message : out)
+      group_->mail[{rank(), message.rank}].emplace_back(message.bytes.begin(), message.bytes.end());
+    group_->changed.notify_all();
+    for (const Incoming& message : in) {
+      auto& box = group_->mail[{message.rank, rank()}];
+      group_->wait(lock, [&] { return !box.empty(); });
+      if (box.front().size() != message.bytes.size())
+        throw std::runtime_error("a message has another size than its receiver expects");
+      if (!message.bytes.empty())
+        std::memcpy(message.bytes.data(), box.front().data(), message.bytes.size());
+      box.pop_front();
+    }
+  }
+
+  std::shared_ptr<Group> group_;
+};
+
+/// Runs `body` on `count` ranks and waits for all; what one throws first is thrown again.
+inline void run_ranks(int count, const std::function<void(Communicator&)>& body) {
+  const auto group = std::make_shared<ThreadCommunicator::Group>(count);
+  std::mutex mutex;
+  std::exception_ptr error;
+  std::vector<std::thread> threads;
+  for (int rank = 0; rank < count; ++rank)
+    threads.emplace_back([&, rank] {
+      ThreadCommunicator world(rank, group);
+      try {
+        body(world);
+      } catch (...) {
+        {
+          const std::lock_guard lock(mutex);
+          if (!error) error = std::current_exception();
+        }
+        group->lose();
+      }
+    });
+  for (std::thread& thread : threads) thread.join();
+  if (error) std::rethrow_exception(error);
+}
+
+}  // namespace rill
