@@ -31,7 +31,7 @@ build: ## compile everything (the programs come to stand in build/bin/)
 	@cmake --build build --parallel $(JOBS)
 
 deps: ## install the Debian packages that are missing (apt-get, as root or with sudo)
-	@tools/install-deps.sh build
+	@tools/install-deps.sh build ranks
 
 demo: deps ## install what is missing, build, and let the built-in model answer a question
 	@$(call configure,release,build)

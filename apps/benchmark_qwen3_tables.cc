@@ -38,7 +38,8 @@ Times measure(const QwenBenchmark& asked, LoadedModel& model, const Method& meth
               AttentionType attention) {
   Arithmetic arithmetic = model.arithmetic;
   arithmetic.attention_type = attention;
-  BenchRunner runner(model, arithmetic, Runtime{*method.kernels, model.team, model.ranks}, model.session);
+  BenchRunner runner(model, arithmetic, Runtime{*method.kernels, model.team, model.ranks},
+                     model.session);
   Times times;
   const std::string name = method.label + ", " + title(attention) + ", ";
   for (size_t length : asked.prompt_lengths) {
@@ -139,7 +140,8 @@ std::vector<std::vector<int32_t>> generate(const QwenBenchmark& asked, LoadedMod
                                            const Method& method, AttentionType attention) {
   Arithmetic arithmetic = model.arithmetic;
   arithmetic.attention_type = attention;
-  Session session(model, arithmetic, Runtime{*method.kernels, model.team, model.ranks}, model.session);
+  Session session(model, arithmetic, Runtime{*method.kernels, model.team, model.ranks},
+                  model.session);
   const size_t vocabulary = model.config.vocab_size;
   std::vector<KvSequence> sequences;
   std::vector<float> logits(asked.batch * vocabulary);

@@ -71,7 +71,9 @@ class ThreadRun {
                          model_->arithmetic,
                          model_->kernels.name,
                          model_->team.size(),
-                         options_.common.load_options().session.chunk};
+                         options_.common.load_options().session.chunk,
+                         model_->ranks.tp().size(),
+                         model_->ranks.sp().size()};
     BenchRunner runner(*model_, model_->arithmetic, model_->runtime(), model_->session,
                        options_.fill ? Fill::RANDOM : Fill::COMPUTED);
     show_status("measuring the ceilings");
@@ -129,7 +131,8 @@ int run_bench(const BenchOptions& options) {
   for (int threads : threads_of(options))
     for (auto& row : ThreadRun(options, tests, threads).rows()) rows.push_back(std::move(row));
   print(format_report(rows, options.format));
-  if (!options.roofline.empty()) run_gnuplot(roofline_script(rows, options.roofline));
+  if (!options.roofline.empty() && options.common.ranks.ranks().world().rank() == 0)
+    run_gnuplot(roofline_script(rows, options.roofline));
   check_ceilings(rows);
   return 0;
 }
@@ -196,6 +199,7 @@ void add_bench_command(Program& program) {
       ->type_name("FILE.svg");
   add_arithmetic_options(*command, options->common);
   add_chunk_option(*command, options->common);
+  add_rank_options(program, *command, options->common.ranks);
 }
 
 }  // namespace rill::apps

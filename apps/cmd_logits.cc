@@ -1,7 +1,9 @@
 // SPDX-License-Identifier: Apache-2.0
 // rill logits: what the model computes for given token ids, into a safetensors file.
 #include <algorithm>
+#include <map>
 #include <memory>
+#include <optional>
 
 #include "base/mapped_file.h"
 #include "commands.h"
@@ -36,7 +38,8 @@ std::vector<TensorSpec> tensors(const ModelConfig& config, size_t tokens, bool h
 
 int run_logits(const LogitsOptions& options) {
   const std::vector<int32_t> ids = read_ids(options);
-  { const OutputFile probe(options.out); }  // an unwritable path is told before the work
+  const bool writes = options.common.ranks.ranks().world().rank() == 0;
+  if (writes) const OutputFile probe(options.out);  // an unwritable path is told before the work
   LoadOptions load = options.common.load_options();
   if (load.session.context == 0) load.session.context = ids.size();
   load.session.chunk = std::min(load.session.chunk, ids.size());
@@ -47,17 +50,19 @@ int run_logits(const LogitsOptions& options) {
 
   const size_t width = model->config.hidden_size, layers = model->config.num_layers + 1;
   std::vector<float> hidden(options.hidden ? layers * ids.size() * width : 0);
-  SafetensorsWriter writer(options.out, tensors(model->config, ids.size(), options.hidden),
-                           {{"arithmetic", describe(model->arithmetic)}});
+  std::optional<SafetensorsWriter> writer;
+  if (writes)
+    writer.emplace(options.out, tensors(model->config, ids.size(), options.hidden),
+                   std::map<std::string, std::string>{{"arithmetic", describe(model->arithmetic)}});
   session.run(ids, 0, options.hidden, [&](const Session::Part& part) {
-    writer.write(std::as_bytes(part.logits));
+    if (writer) writer->write(std::as_bytes(part.logits));
     for (size_t layer = 0; options.hidden && layer < layers; ++layer) {
       std::copy_n(part.hidden.data() + layer * part.count * width, part.count * width,
                   hidden.data() + (layer * ids.size() + part.first) * width);
     }
   });
-  if (options.hidden) writer.write(std::as_bytes(std::span(hidden)));
-  writer.commit();
+  if (writer && options.hidden) writer->write(std::as_bytes(std::span(hidden)));
+  if (writer) writer->commit();
   note("wrote " + options.out + ": logits of " + std::to_string(ids.size()) + " tokens; " +
        describe_run(*model) + "\n");
   return 0;
@@ -72,6 +77,7 @@ void add_logits_command(Program& program) {
                   "rill logits models/rill-demo --ids 1,2,3 --hidden --out logits.safetensors",
                   [options] { return run_logits(*options); });
   add_common_options(*command, options->common);
+  add_rank_options(program, *command, options->common.ranks);
   auto* ids = command->add_option("--ids", options->ids, "token ids with commas between");
   command->add_option("--ids-file", options->ids_file, "a file of token ids with commas between")
       ->excludes(ids);

@@ -5,6 +5,7 @@
 #include <algorithm>
 #include <iomanip>
 #include <memory>
+#include <optional>
 #include <sstream>
 
 #include "answer_printer.h"
@@ -45,7 +46,7 @@ std::string read_prompt(const RunOptions& options) {
 }
 
 std::vector<int32_t> prompt_ids(const RunOptions& options, const TextSide& text) {
-  const std::string prompt = read_prompt(options);
+  const std::string prompt = options.common.ranks.shared([&] { return read_prompt(options); });
   if (options.raw) return text.tokenizer.encode(prompt);
   ChatInput input;
   if (options.chat.has_system) {
@@ -62,7 +63,8 @@ std::vector<int32_t> prompt_ids(const RunOptions& options, const TextSide& text)
 /// The KV cache counts as far as it was used.
 std::string describe_start(const LoadedModel& model, double ready, const GenerateResult& result) {
   const size_t used = result.prompt_tokens + result.decode_steps;
-  const size_t cache = KvCache::bytes({model.config, model.weights.shard()}, model.arithmetic.kv, used, 1);
+  const size_t cache =
+      KvCache::bytes({model.config, model.weights.shard()}, model.arithmetic.kv, used, 1);
   const size_t known = model.weights.bytes() + cache, peak = peak_memory();
   std::ostringstream text;
   text << std::fixed << std::setprecision(2) << "first token " << ready + result.prefill_seconds
@@ -87,11 +89,13 @@ int run_run(const RunOptions& options) {
   Generator generator(*model, session, &text);
 
   AnswerPrinter printer(is_terminal(STDOUT_FILENO));
-  const Interrupt interrupt;
+  // Several ranks would stop at different tokens: there Ctrl-C ends the job.
+  std::optional<Interrupt> interrupt;
+  if (model->ranks.world().size() == 1) interrupt.emplace();
   const double ready = process_age();
   const GenerateResult result = generator.generate(prompt, generate, [&](std::string_view piece) {
     printer.piece(piece);
-    return !interrupt.requested();
+    return !interrupt || !interrupt->requested();
   });
   printer.finish();
   note(
@@ -126,6 +130,7 @@ void add_run_command(Program& program) {
   command->add_flag("--stats", options->stats,
                     "also the time from the start of the process to the first token, and the peak "
                     "of memory");
+  add_rank_options(program, *command, options->common.ranks);
   add_template_options(*command, options->chat);
   add_generation_options(*command, options->generation);
 }

@@ -56,6 +56,7 @@ int run_verify(const VerifyOptions& options) {
           "much");
     return verify_reference(options.common, options.reference);
   }
+  options.common.ranks.ranks();  // a wrong shape is told before the work
   return verify_bits(options.common, prompt_of(options), options.length, options.quick);
 }
 
@@ -74,6 +75,7 @@ void add_verify_command(Program& program) {
   add_arithmetic_options(*command, options->common);
   add_thread_option(*command, options->common);
   add_chunk_option(*command, options->common);
+  add_rank_options(program, *command, options->common.ranks);
   auto* ids = command->add_option("--ids", options->ids, "the prompt as token ids");
   command->add_option("--prompt", options->prompt, "the prompt as text")->excludes(ids);
   command->add_option("--gen-len", options->length, "tokens to generate (default 8)")

@@ -50,6 +50,7 @@ LoadOptions CommonOptions::load_options() const {
   if (chunk != 0) load.session.chunk = chunk;
   load.session.context = context;
   load.progress = progress_bar("packing the weights");
+  load.ranks = &ranks.ranks();
   return load;
 }
 
@@ -148,9 +149,16 @@ std::vector<int32_t> parse_ids(const std::string& text, const std::string& optio
   return ids;
 }
 
+std::string describe_ranks(const Ranks& ranks) {
+  if (ranks.world().size() == 1) return "";
+  return " on each of " + std::to_string(ranks.world().size()) + " ranks (tp " +
+         std::to_string(ranks.tp().size()) + " x sp " + std::to_string(ranks.sp().size()) + ")";
+}
+
 std::string describe_run(const LoadedModel& model) {
   return describe(model.arithmetic) + "; isa " + model.kernels.name + ", " +
-         std::to_string(model.team.size()) + (model.team.size() == 1 ? " thread" : " threads");
+         std::to_string(model.team.size()) + (model.team.size() == 1 ? " thread" : " threads") +
+         describe_ranks(model.ranks);
 }
 
 }  // namespace rill::apps

@@ -7,6 +7,7 @@
 #include <vector>
 
 #include "engine/loaded_model.h"
+#include "rank_options.h"
 #include "rill/options.h"
 
 namespace rill::apps {
@@ -19,6 +20,7 @@ struct CommonOptions {
   int threads = 0;     // 0: all cores that this process may use
   size_t chunk = 0;    // 0: the default of LoadOptions
   size_t context = 0;  // 0: chosen by the engine
+  RankOptions ranks;
 
   /// The same for the engine. A progress bar is drawn on standard error if that is a terminal.
   /// Throws UsageError for an --isa that no build knows.
@@ -43,6 +45,9 @@ void add_common_options(CLI::App& command, CommonOptions& options);
 
 /// "1,2,3", with blanks around the commas allowed. Throws UsageError naming `option`.
 std::vector<int32_t> parse_ids(const std::string& text, const std::string& option);
+
+/// " on each of 4 ranks (tp 2 x sp 2)"; nothing for one process.
+std::string describe_ranks(const Ranks& ranks);
 
 /// The last line of a computing command: "weights bf16, ... · isa avx2 · 2 threads".
 std::string describe_run(const LoadedModel& model);

@@ -1,17 +1,21 @@
 // SPDX-License-Identifier: Apache-2.0
 #include "program.h"
 
+#include <fcntl.h>
 #include <unistd.h>
 
 #include <algorithm>
 #include <cerrno>
+#include <chrono>
 #include <csignal>
 #include <cstdio>
 #include <cstdlib>
 #include <cstring>
 #include <iostream>
 #include <new>
+#include <thread>
 
+#include "comm/launcher.h"
 #include "engine/memory_plan.h"
 #include "rill/rill.h"
 
@@ -36,8 +40,41 @@ std::string one_line(std::string text) {
   return text;
 }
 
-int report(const std::string& name, const std::string& sentence, int status) {
-  note(name + ": " + one_line(sentence) + "\n");
+/// Standard error of a rank whose output goes nowhere, for the reason of its end.
+class LastWord {
+ public:
+  explicit LastWord(const Communicator& world) {
+    if (world.rank() == 0) return;
+    descriptor_ = ::dup(STDERR_FILENO);
+    const int nowhere = ::open("/dev/null", O_WRONLY);
+    for (const int output : {STDOUT_FILENO, STDERR_FILENO}) (void)::dup2(nowhere, output);
+    ::close(nowhere);
+  }
+  LastWord(const LastWord&) = delete;
+  LastWord& operator=(const LastWord&) = delete;
+  ~LastWord() {
+    if (descriptor_ != STDERR_FILENO) ::close(descriptor_);
+  }
+  void say(const std::string& text) const { (void)write_all(descriptor_, text); }
+
+ private:
+  int descriptor_ = STDERR_FILENO;
+};
+
+/// Tells why this program ends, and returns its exit status. One of several ranks ends them all
+/// with an error (1); a mistake on the command line (2) is everyone's.
+int report(Program& program, const LastWord& last_word, const std::string& sentence, int status,
+           const std::string& table = "") {
+  Communicator& world = program.world;
+  const bool several = world.size() > 1;
+  if (several && status == 2 && world.rank() > 0) return status;
+  // What ails all ranks is told by the first, which has ended the others by the time they would.
+  const auto turn = std::chrono::milliseconds(100 * std::min(world.rank(), 20));
+  std::this_thread::sleep_for(turn);
+  const std::string rank =
+      several && status == 1 ? "rank " + std::to_string(world.rank()) + ": " : "";
+  last_word.say(program.app.get_name() + ": " + rank + one_line(sentence) + "\n" + table);
+  if (several && status == 1) world.end_job(status);
   return status;
 }
 
@@ -63,26 +100,33 @@ std::string explain(const CLI::App& app, const CLI::ParseError& error, int argc,
   return sentence + "; see " + invocation(app) + " --help";
 }
 
-int run_guarded(Program& program) {
-  const std::string name = program.app.get_name();
+int run_guarded(Program& program, const LastWord& last_word) {
+  const auto end = [&](const std::string& sentence, int status, const std::string& table = "") {
+    return report(program, last_word, sentence, status, table);
+  };
   try {
     const int status = program.action ? program.action() : 0;
     std::cout.flush();
     if (!std::cout) fail("cannot write to standard output; see that its disk has room");
     return status;
   } catch (const UsageError& error) {
-    return report(name, error.what(), 2);
+    return end(error.what(), 2);
   } catch (const DoesNotFit& error) {
-    report(name, error.what(), 1);
-    note(error.table());
-    return 1;
+    return end(error.what(), 1, error.table());
   } catch (const Error& error) {
-    return report(name, error.what(), 1);
+    return end(error.what(), 1);
   } catch (const std::bad_alloc&) {
-    return report(name, "no memory is left; take a smaller --ctx or --chunk, or --weights int8", 1);
+    return end("no memory is left; take a smaller --ctx or --chunk, or --weights int8", 1);
   } catch (const std::exception& error) {
-    return report(name, std::string("something went wrong inside: ") + error.what(), 1);
+    return end(std::string("something went wrong inside: ") + error.what(), 1);
   }
+}
+
+/// What several ranks are started for must run on several ranks.
+void check_ranks(const Program& program) {
+  if (program.world.size() == 1 || program.ranked.count(program.chosen)) return;
+  throw UsageError(invocation(program.app) + " runs in one process, but a launcher started " +
+                   std::to_string(program.world.size()) + " ranks of it; start it without mpirun");
 }
 
 /// The command line after the program's name with Program::spellings put in, last word first, as
@@ -105,7 +149,10 @@ CLI::App* add_command(Program& program, const std::string& name, const std::stri
                       const std::string& example, std::function<int()> run) {
   CLI::App* command = program.app.add_subcommand(name, description);
   command->footer("Example:\n  " + example);
-  command->callback([&program, run = std::move(run)] { program.action = run; });
+  command->callback([&program, command, run = std::move(run)] {
+    program.action = run;
+    program.chosen = command;
+  });
   return command;
 }
 
@@ -113,13 +160,23 @@ int run_program(int argc, char** argv, const std::string& description,
                 const std::function<void(Program&)>& define) {
   std::signal(SIGPIPE, SIG_IGN);  // a closed pipe becomes an error of write()
   const std::string path = argc > 0 ? argv[0] : "rill";
-  CLI::App app(description, path.substr(path.rfind('/') + 1));
+  const std::string name = path.substr(path.rfind('/') + 1);
+  std::unique_ptr<Communicator> world;  // outlives what the options keep of it
+  try {
+    world = join_ranks();
+  } catch (const Error& error) {
+    note(name + ": " + error.what() + "\n");
+    return 1;
+  }
+  CLI::App app(description, name);
   app.set_version_flag("--version", std::string(version()));
   app.failure_message(CLI::FailureMessage::simple);
-  Program program{app, {}};
+  const LastWord last_word(*world);
+  Program program{app, {}, *world};
   define(program);
   try {
     app.parse(words_of(argc, argv, program));
+    check_ranks(program);
   } catch (const CLI::ParseError& error) {
     if (error.get_exit_code() == 0) {  // --help, --version
       std::ostringstream text;
@@ -128,13 +185,13 @@ int run_program(int argc, char** argv, const std::string& description,
         print(text.str());
         return 0;
       };
-      return run_guarded(program);
+      return run_guarded(program, last_word);
     }
-    return report(app.get_name(), explain(app, error, argc, argv), 2);
+    return report(program, last_word, explain(app, error, argc, argv), 2);
   } catch (const Error& error) {  // an option's text that its parser refuses
-    return report(app.get_name(), error.what(), 2);
+    return report(program, last_word, error.what(), 2);
   }
-  return run_guarded(program);
+  return run_guarded(program, last_word);
 }
 
 void print(std::string_view text) {
@@ -149,6 +206,7 @@ void note(std::string_view text) {
 }
 
 bool is_terminal(int descriptor) {
+  if (under_launcher()) return false;  // Open MPI hands its ranks a terminal that nobody looks at
   const char* kind = std::getenv("TERM");
   return ::isatty(descriptor) != 0 && kind != nullptr && std::strcmp(kind, "dumb") != 0;
 }

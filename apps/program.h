@@ -4,11 +4,13 @@
 #include <CLI/CLI.hpp>
 #include <functional>
 #include <map>
+#include <set>
 #include <string>
 #include <string_view>
 #include <utility>
 
 #include "base/error.h"
+#include "comm/communicator.h"
 
 namespace rill::apps {
 
@@ -29,6 +31,11 @@ class OutputLost : public Error {
 struct Program {
   CLI::App& app;
   std::function<int()> action;
+  /// The ranks of this job, of which the first one talks: what the others print goes nowhere.
+  Communicator& world;
+  /// (Sub)commands that run on several ranks.
+  std::set<const CLI::App*> ranked = {};
+  const CLI::App* chosen = nullptr;
   /// Options of two letters after one dash, by subcommand, and what they stand for: ("bench",
   /// "-pg")
   /// -> "--pg". CLI11 would read -p with the value g.

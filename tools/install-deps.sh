@@ -1,9 +1,9 @@
 #!/usr/bin/env bash
 # SPDX-License-Identifier: Apache-2.0
 # Finds what Rill needs and this machine lacks, and installs it with apt-get (Debian, Ubuntu).
-#   tools/install-deps.sh [--check] [build] [tools] [plots]
+#   tools/install-deps.sh [--check] [build] [ranks] [tools] [plots]
 # build: what compiling and testing take (the default). tools: clang with its sanitizers, libFuzzer
-# and OpenMP, and clang-format. plots: gnuplot, which draws what benchmarks measured. --check: install nothing, only say what is missing.
+# and OpenMP, and clang-format. ranks: MPI, to run one model on several processes or machines. plots: gnuplot, which draws what benchmarks measured. --check: install nothing, only say what is missing.
 # Silent when nothing is missing. Exit status 0: all there; 1: something is missing.
 set -u
 
@@ -12,9 +12,9 @@ groups=()
 for argument in "$@"; do
   case "$argument" in
     --check) check_only=yes ;;
-    build | tools | plots) groups+=("$argument") ;;
+    build | ranks | tools | plots) groups+=("$argument") ;;
     *)
-      echo "tools/install-deps.sh: '$argument' is unknown; use --check, build, tools or plots" >&2
+      echo "tools/install-deps.sh: '$argument' is unknown; use --check, build, ranks, tools or plots" >&2
       exit 2
       ;;
   esac
@@ -120,6 +120,10 @@ find_missing() {
         need "$(clang_runtime_package)" clang_links fuzzer FUZZ
         need libomp-dev clang_openmp
         need clang-format has clang-format
+        ;;
+      ranks)
+        need libopenmpi-dev has mpicxx
+        need openmpi-bin has mpirun
         ;;
       plots) need gnuplot-nox has gnuplot ;;
     esac

@@ -15,9 +15,7 @@ class Communicator::Count {
   }
   Count(const Count&) = delete;
   Count& operator=(const Count&) = delete;
-  ~Count() {
-    traffic_.seconds += std::chrono::duration<double>(Clock::now() - start_).count();
-  }
+  ~Count() { traffic_.seconds += std::chrono::duration<double>(Clock::now() - start_).count(); }
 
  private:
   using Clock = std::chrono::steady_clock;

@@ -62,8 +62,8 @@ class MpiCommunicator : public Communicator {
 
   void do_broadcast(std::span<std::byte> bytes, int root) override {
     for (size_t done = 0; done < bytes.size(); done += kMostBytes)
-      MPI_Bcast(bytes.data() + done,
-                static_cast<int>(std::min(kMostBytes, bytes.size() - done)), MPI_BYTE, root, comm_);
+      MPI_Bcast(bytes.data() + done, static_cast<int>(std::min(kMostBytes, bytes.size() - done)),
+                MPI_BYTE, root, comm_);
   }
 
   void do_all_gather(std::byte* all, std::span<const size_t> counts) override {

@@ -26,22 +26,22 @@ void random_values(uint64_t seed, size_t count, float* out) {
   }
 }
 
-void fill_random(KvSequence& sequence, const ModelConfig& config, size_t tokens, uint64_t seed,
-                 Team& team) {
-  const size_t first = sequence.length(), heads = config.num_kv_heads;
-  sequence.extend(tokens);
+void fill_random(KvSequence& sequence, size_t tokens, uint64_t seed, Team& team) {
   KvCache& cache = sequence.cache();
+  const KvShape& shape = cache.shape();
+  const size_t first = sequence.length(), heads = shape.kv_heads;
+  sequence.extend(tokens);
   team.run([&](Worker& worker) {
-    std::vector<float> values(2 * config.head_dim);
-    const float *k = values.data(), *v = k + config.head_dim;
-    const Range mine = worker.share(config.num_layers * heads);
+    std::vector<float> values(2 * shape.head_dim);
+    const float *k = values.data(), *v = k + shape.head_dim;
+    const Range mine = worker.share(shape.layers * heads);
     for (size_t i = mine.begin; i < mine.end; ++i)
       for (size_t position = first; position < first + tokens; ++position) {
         const uint32_t block = sequence.blocks()[position / kBlockTokens];
         const size_t slot = position % kBlockTokens;
         random_values(seed + (uint64_t{i} << 32) + position, values.size(), values.data());
-        store_k(cache.format(), k, config.head_dim, slot, cache.k(block, i / heads, i % heads));
-        store_v(cache.format(), v, config.head_dim, slot, cache.v(block, i / heads, i % heads));
+        store_k(cache.format(), k, shape.head_dim, slot, cache.k(block, i / heads, i % heads));
+        store_v(cache.format(), v, shape.head_dim, slot, cache.v(block, i / heads, i % heads));
       }
   });
 }

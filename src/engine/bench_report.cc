@@ -64,6 +64,8 @@ std::string ceiling_lines(const std::vector<Json>& rows) {
 std::string markdown(const std::vector<Json>& rows) {
   std::vector<std::string> names = {"model", "size", "params", "backend", "threads"};
   const bool batch = unusual(rows, "n_sequences", 1), chunk = unusual(rows, "n_batch", 512);
+  const bool ranks = unusual(rows, "tp", 1) || unusual(rows, "sp", 1);
+  if (ranks) names.insert(names.end(), {"tp", "sp"});
   if (batch) names.push_back("batch");
   if (chunk) names.push_back("chunk");
   names.insert(names.end(), {"test", "t/s", "isa", "compute", "weights", "kv", "attention", "block",
@@ -76,6 +78,7 @@ std::string markdown(const std::vector<Json>& rows) {
     std::vector<std::string> line = {text("model_type"), size_text(number("model_size")),
                                      count_text(number("model_n_params")), text("backends"),
                                      count("n_threads")};
+    if (ranks) line.insert(line.end(), {count("tp"), count("sp")});
     if (batch) line.push_back(count("n_sequences"));
     if (chunk) line.push_back(count("n_batch"));
     line.insert(line.end(),
@@ -133,6 +136,8 @@ Json bench_row(const BenchSubject& subject, const BenchResult& result) {
            {"model_n_params", subject.parameters},
            {"n_batch", subject.chunk},
            {"n_threads", subject.threads},
+           {"tp", subject.tp},
+           {"sp", subject.sp},
            {"type_k", name_of(arithmetic.kv)},
            {"type_v", name_of(arithmetic.kv)},
            {"n_prompt", test.prompt},

@@ -20,8 +20,9 @@ struct BenchSubject {
   size_t parameters = 0;
   Arithmetic arithmetic;
   std::string isa;
-  int threads = 1;
+  int threads = 1;  // of a rank
   size_t chunk = 512;
+  int tp = 1, sp = 1;  // ranks
 };
 
 /// "qwen3 0.6B bf16": the size as the series counts it.

@@ -75,17 +75,31 @@ BenchResult BenchRunner::run(const BenchTest& test, const BenchRun& how) {
   }
   fill(test.depth, test.batch);
   if (how.profile) result.profile.emplace(runtime_.team.size());
-  Ceilings before = how.probe ? how.probe->measure() : Ceilings{};
+  Ceilings before = measure(how.probe);
   for (size_t i = 0; i < how.repetitions; ++i) {
     session_.transformer().set_profile(result.profile ? &*result.profile : nullptr);
     result.seconds.push_back(once(test, i == 0 ? &result.cost : nullptr));
     session_.transformer().set_profile(nullptr);
     if (!how.probe) continue;
-    const Ceilings after = how.probe->measure();
+    const Ceilings after = measure(how.probe);
     result.judgements.push_back(judge(before, after));
     before = after;
   }
   return result;
+}
+
+/// Of all ranks together, measured at the same time.
+Ceilings BenchRunner::measure(CeilingProbe* probe) const {
+  if (!probe) return {};
+  Communicator& world = runtime_.ranks.world();
+  world.barrier();
+  std::vector<Ceilings> all(static_cast<size_t>(world.size()));
+  all[static_cast<size_t>(world.rank())] = probe->measure();
+  const std::vector<size_t> bytes(all.size(), sizeof(Ceilings));
+  world.all_gather(reinterpret_cast<std::byte*>(all.data()), bytes);
+  Ceilings sum{};
+  for (const Ceilings& one : all) sum.add(one);
+  return sum;
 }
 
 std::vector<double> BenchRunner::steps(const BenchTest& test) {
@@ -122,7 +136,7 @@ void BenchRunner::fill(size_t depth, size_t batch) {
   }
   constexpr uint64_t kSeed = 42;
   for (size_t i = 0; i < batch; ++i)
-    fill_random(sequences_[i], config_, depth - common, kSeed, runtime_.team);
+    fill_random(sequences_[i], depth - common, kSeed, runtime_.team);
 }
 
 /// Appends `tokens` to each of `batch` sequences, one after the other, in steps of the chunk; a

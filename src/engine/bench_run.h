@@ -71,6 +71,7 @@ class BenchRunner {
   std::vector<double> steps(const BenchTest& test);
 
  private:
+  Ceilings measure(CeilingProbe* probe) const;
   void fill(size_t depth, size_t batch);
   void prefill(size_t tokens, size_t batch, bool logits, CostModel* cost);
   void step(size_t batch, CostModel* cost);

@@ -90,9 +90,10 @@ std::unique_ptr<LoadedModel> LoadedModel::load(const std::filesystem::path& fold
                                                    block_scope(config, options.session));
   const Kernels& kernels = choose_kernels(options.isa);
   Team team(threads_for(options));
-  const auto [session, plan] = decide_session(subject_of(config, arithmetic, kernels, team, options), options);
-  Weights weights =
-      Weights::pack(config, arithmetic, checkpoint, Runtime{kernels, team, *options.ranks}, options.progress);
+  const auto [session, plan] =
+      decide_session(subject_of(config, arithmetic, kernels, team, options), options);
+  Weights weights = Weights::pack(config, arithmetic, checkpoint,
+                                  Runtime{kernels, team, *options.ranks}, options.progress);
   return std::unique_ptr<LoadedModel>(
       new LoadedModel{folder, std::move(config), std::move(generation), arithmetic, kernels,
                       std::move(team), *options.ranks, session, plan, std::move(weights)});
@@ -104,10 +105,20 @@ std::unique_ptr<LoadedModel> LoadedModel::random(const ModelConfig& config,
       resolve_arithmetic(options.arithmetic, DType::BF16, block_scope(config, options.session));
   const Kernels& kernels = choose_kernels(options.isa);
   Team team(threads_for(options));
-  const auto [session, plan] = decide_session(subject_of(config, arithmetic, kernels, team, options), options);
-  Weights weights = Weights::random(config, arithmetic, Runtime{kernels, team, *options.ranks}, seed);
-  return std::unique_ptr<LoadedModel>(new LoadedModel{
-      {}, config, {}, arithmetic, kernels, std::move(team), *options.ranks, session, plan, std::move(weights)});
+  const auto [session, plan] =
+      decide_session(subject_of(config, arithmetic, kernels, team, options), options);
+  Weights weights =
+      Weights::random(config, arithmetic, Runtime{kernels, team, *options.ranks}, seed);
+  return std::unique_ptr<LoadedModel>(new LoadedModel{{},
+                                                      config,
+                                                      {},
+                                                      arithmetic,
+                                                      kernels,
+                                                      std::move(team),
+                                                      *options.ranks,
+                                                      session,
+                                                      plan,
+                                                      std::move(weights)});
 }
 
 }  // namespace rill

@@ -85,13 +85,13 @@ class Tracer {
   /// Keeps what the KV cache holds of our sequence.
   void keep_cache() {
     KvCache& cache = session_.cache();
-    const size_t bytes = cache.layer_bytes();
     for (size_t layer = 0; layer < config_.num_layers; ++layer) {
       std::vector<std::byte>& kept = trace_.kv.emplace_back();
-      for (const uint32_t block : ours_.blocks()) {
-        const std::byte* first = cache.k(block, layer, 0);  // K and V of all heads follow
-        kept.insert(kept.end(), first, first + bytes);
-      }
+      for (const uint32_t block : ours_.blocks())
+        for (size_t head = 0; head < cache.shape().kv_heads; ++head) {
+          const std::byte* first = cache.k(block, layer, head);
+          kept.insert(kept.end(), first, first + cache.head_bytes());
+        }
     }
   }
 
@@ -154,7 +154,8 @@ size_t common_rows(const Trace& a, const Trace& b) {
 
 /// In which half of a layer two runs part that were fed the same ids.
 std::string half_of_layer(const Trace& a, const Trace& b, size_t layer) {
-  if (a.tokens != b.tokens) return "";
+  // Ranks keep other heads, or blocks, than one process.
+  if (a.tokens != b.tokens || a.kv[layer].size() != b.kv[layer].size()) return "";
   return a.kv[layer] == b.kv[layer] ? ", after its keys and values (Q, attention or feed-forward)"
                                     : ", by its keys and values (norm, projection or RoPE)";
 }

@@ -252,6 +252,14 @@ void Ceilings::keep_best(const Ceilings& other) {
   bandwidth = std::max(bandwidth, other.bandwidth);
 }
 
+void Ceilings::add(const Ceilings& other) {
+  fma += other.fma;
+  vdpbf16ps += other.vdpbf16ps;
+  vnni += other.vnni;
+  maddubs += other.maddubs;
+  bandwidth += other.bandwidth;
+}
+
 CeilingProbe::CeilingProbe(Team& team, size_t working_set) : team_(team) {
   first_ = measure_instructions(team, kThorough);
   const size_t bytes = read_bytes(team, working_set);

@@ -20,6 +20,8 @@ struct Ceilings {
 
   /// Takes the larger of each: other programs and a machine's drift only ever take away.
   void keep_best(const Ceilings& other);
+  /// Of two machines, or of two ranks on one that were measured at the same time.
+  void add(const Ceilings& other);
 };
 
 /// How to read: a thread's share in `streams` runs side by side, `step` bytes of each in turn,

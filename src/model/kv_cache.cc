@@ -55,12 +55,10 @@ float as_it_is(float x) {
 
 KvCache::KvCache(const KvShape& shape, Format format, size_t tokens, size_t sequences)
     : format_(format),
-      layers_(shape.layers),
-      kv_heads_(shape.kv_heads),
-      head_dim_(shape.head_dim),
+      shape_(shape),
       k_bytes_(k_bytes(shape, format)),
       head_bytes_(k_bytes_ + v_bytes(shape, format)),
-      block_bytes_(layers_ * kv_heads_ * head_bytes_),
+      block_bytes_(shape.layers * shape.kv_heads * head_bytes_),
       memory_(bytes(shape, format, tokens, sequences), "the KV cache"),
       dirty_(blocks_of(tokens, sequences)) {
   free_.reserve(dirty_.size());
@@ -68,8 +66,7 @@ KvCache::KvCache(const KvShape& shape, Format format, size_t tokens, size_t sequ
 }
 
 size_t KvCache::block_bytes(const KvShape& shape, Format format) {
-  return shape.layers * shape.kv_heads *
-         (k_bytes(shape, format) + v_bytes(shape, format));
+  return shape.layers * shape.kv_heads * (k_bytes(shape, format) + v_bytes(shape, format));
 }
 
 size_t KvCache::bytes(const KvShape& shape, Format format, size_t tokens, size_t sequences) {
@@ -86,8 +83,8 @@ uint32_t KvCache::allocate() {
   const uint32_t block = free_.back();
   free_.pop_back();
   if (dirty_[block])
-    for (size_t layer = 0; layer < layers_; ++layer)
-      for (size_t head = 0; head < kv_heads_; ++head)
+    for (size_t layer = 0; layer < shape_.layers; ++layer)
+      for (size_t head = 0; head < shape_.kv_heads; ++head)
         std::memset(k(block, layer, head), 0, head_bytes_);
   dirty_[block] = true;
   return block;
@@ -101,17 +98,17 @@ void KvCache::free(uint32_t block) {
 std::byte* KvCache::k(uint32_t block, size_t layer, size_t kv_head) {
   const size_t first = block / kNeighbours * kNeighbours;
   const size_t neighbours = std::min(kNeighbours, blocks() - first);
-  const size_t place = (layer * kv_heads_ + kv_head) * neighbours + (block - first);
+  const size_t place = (layer * shape_.kv_heads + kv_head) * neighbours + (block - first);
   return memory_.data() + first * block_bytes_ + place * head_bytes_;
 }
 
 void KvCache::clear_from(uint32_t block, size_t slot) {
-  const std::vector<float> zeros(head_dim_);
-  for (size_t layer = 0; layer < layers_; ++layer)
-    for (size_t head = 0; head < kv_heads_; ++head)
+  const std::vector<float> zeros(shape_.head_dim);
+  for (size_t layer = 0; layer < shape_.layers; ++layer)
+    for (size_t head = 0; head < shape_.kv_heads; ++head)
       for (size_t i = slot; i < kBlockTokens; ++i) {
-        store_k(format_, zeros.data(), head_dim_, i, k(block, layer, head));
-        store_v(format_, zeros.data(), head_dim_, i, v(block, layer, head));
+        store_k(format_, zeros.data(), shape_.head_dim, i, k(block, layer, head));
+        store_v(format_, zeros.data(), shape_.head_dim, i, v(block, layer, head));
       }
 }
 

@@ -20,9 +20,7 @@ struct KvShape {
   KvShape(const ModelConfig& config)  // of a whole model
       : KvShape(config, Shard(config)) {}
   KvShape(const ModelConfig& config, const Shard& shard)
-      : layers(config.num_layers),
-        kv_heads(length(shard.kv_heads)),
-        head_dim(config.head_dim) {}
+      : layers(config.num_layers), kv_heads(length(shard.kv_heads)), head_dim(config.head_dim) {}
 };
 
 /// A pool of blocks. A block holds K and V of 64 tokens for all layers and KV heads, as
@@ -47,8 +45,9 @@ class KvCache {
   size_t free_blocks() const { return free_.size(); }
   size_t blocks() const { return dirty_.size(); }
   Format format() const { return format_; }
-  /// Of one layer of a block: K and V of its heads one after the other, from k(block, layer, 0) on.
-  size_t layer_bytes() const { return kv_heads_ * head_bytes_; }
+  const KvShape& shape() const { return shape_; }
+  /// Of K and V of one head in a block, which stand one after the other.
+  size_t head_bytes() const { return head_bytes_; }
 
   std::byte* k(uint32_t block, size_t layer, size_t kv_head);
   std::byte* v(uint32_t block, size_t layer, size_t kv_head) {
@@ -61,7 +60,8 @@ class KvCache {
  private:
   static constexpr size_t kNeighbours = 4;
   Format format_;
-  size_t layers_, kv_heads_, head_dim_, k_bytes_, head_bytes_, block_bytes_;
+  KvShape shape_;
+  size_t k_bytes_, head_bytes_, block_bytes_;
   Buffer memory_;
   std::vector<uint32_t> free_;
   std::vector<bool> dirty_;  // was used before: needs zeroing

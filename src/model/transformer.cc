@@ -399,8 +399,7 @@ class Transformer::Pass {
     a.rows = rows;
     a.depth = round_up(width, kDepthUnit);
     a.stride_bytes = runtime_.kernels.activation_bytes(a.operand, a.depth);
-    a.data =
-        (shared(rows) ? scratch_.activations : scratch_.own_operands(worker.index())) + offset;
+    a.data = (shared(rows) ? scratch_.activations : scratch_.own_operands(worker.index())) + offset;
     return a;
   }
 
@@ -441,9 +440,9 @@ Transformer::Transformer(const ModelConfig& config, const Arithmetic& arithmetic
       runtime_(runtime),
       most_rows_(most_rows),
       most_context_(most_context),
-      pass_(std::make_unique<Pass>(*this, ScratchSize{config_, arithmetic_, weights_.shard(),
-                                                      runtime.kernels, runtime.team.size(),
-                                                      most_rows})) {}
+      pass_(std::make_unique<Pass>(
+          *this, ScratchSize{config_, arithmetic_, weights_.shard(), runtime.kernels,
+                             runtime.team.size(), most_rows})) {}
 
 Transformer::~Transformer() = default;
 

@@ -262,8 +262,8 @@ void pack_layer(Packer& packer, const ModelConfig& c, const Shard& shard, const 
            shard.heads.begin * c.head_dim, layer.o);
   packer.vector(prefix + "post_attention_layernorm.weight", c.hidden_size,
                 layer.post_attention_norm);
-  const TensorInfo* gate = packer.tensor(mlp + "gate_proj.weight", c.intermediate_size,
-                                         c.hidden_size);
+  const TensorInfo* gate =
+      packer.tensor(mlp + "gate_proj.weight", c.intermediate_size, c.hidden_size);
   const TensorInfo* up = packer.tensor(mlp + "up_proj.weight", c.intermediate_size, c.hidden_size);
   packer.matrix(
       {layer.gate_up, {0, c.hidden_size}, {{gate, shard.columns}, {up, shard.columns}}, true});

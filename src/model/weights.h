@@ -22,12 +22,12 @@ struct CutMatrix {
   Range columns;  // of this rank's columns
 };
 
-/// One decoder layer, as far as this rank has it. Matrices are views into Weights' memory; columns past a matrix's last one,
-/// up to its depth, are zero.
+/// One decoder layer, as far as this rank has it. Matrices are views into Weights' memory; columns
+/// past a matrix's last one, up to its depth, are zero.
 struct LayerWeights {
-  PackedMatrix qkv;         // outputs: q heads, k heads, v heads, one after the other
+  PackedMatrix qkv;          // outputs: q heads, k heads, v heads, one after the other
   std::vector<CutMatrix> o;  // at most kMostSubtrees; one if this rank has the whole model
-  PackedMatrix gate_up;     // panels gate 0, up 0, ...; outputs 2 * columns padded to 16
+  PackedMatrix gate_up;      // panels gate 0, up 0, ...; outputs 2 * columns padded to 16
   std::vector<CutMatrix> down;
   const float* qkv_bias = nullptr;   // [qkv.outputs] or null
   const float* o_bias = nullptr;     // [hidden] or null
@@ -42,9 +42,9 @@ using Progress = std::function<void(size_t done, size_t total)>;
 
 class Weights {
  public:
-  /// Packs what this rank has of every tensor of `checkpoint` (and reads no more), checking names, dtypes and shapes against `config`; the
-  /// source pages are given back as they are done. Throws rill::Error, also for a weight that is
-  /// not finite or does not fit its type.
+  /// Packs what this rank has of every tensor of `checkpoint` (and reads no more), checking names,
+  /// dtypes and shapes against `config`; the source pages are given back as they are done. Throws
+  /// rill::Error, also for a weight that is not finite or does not fit its type.
   static Weights pack(const ModelConfig& config, const Arithmetic& arithmetic,
                       const Checkpoint& checkpoint, Runtime runtime, const Progress& progress = {});
 

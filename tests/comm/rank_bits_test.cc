@@ -41,8 +41,7 @@ class RankBits : public testing::TestWithParam<RankCase> {
                                             {*setting.kernels, team, ranks});
       RunSetting mine = setting;
       mine.ranks = &ranks;
-      const ModelOutput output =
-          run_model(whole_.config, whole_.arithmetic, weights, ids_, mine);
+      const ModelOutput output = run_model(whole_.config, whole_.arithmetic, weights, ids_, mine);
       EXPECT_EQ(first_difference(output.hidden, base_.hidden), base_.hidden.size())
           << "on rank " << world.rank();
       EXPECT_EQ(first_difference(output.logits, base_.logits), base_.logits.size())

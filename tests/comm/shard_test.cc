@@ -88,7 +88,8 @@ TEST(Shard, SubtreesAreTheLargest) {
         EXPECT_EQ(size & (size - 1), 0u);
         EXPECT_EQ(subtrees[i].begin % size, 0u);
         // Twice the size would begin earlier, end later, or not be a subtree.
-        const bool twice = subtrees[i].begin % (2 * size) == 0 && subtrees[i].begin + 2 * size <= end;
+        const bool twice =
+            subtrees[i].begin % (2 * size) == 0 && subtrees[i].begin + 2 * size <= end;
         EXPECT_FALSE(twice) << begin << " " << end;
       }
       EXPECT_EQ(at, end);

@@ -207,7 +207,8 @@ TEST(PackLeaves, StartWhereTheTwinSays) {
           EXPECT_EQ(m.leaf[kLeaves], m.depth);
         };
         const int unit = static_cast<int>(head_dim);
-        check(weights.layers()[0].o.at(0).matrix, heads * head_dim, reference::attention_unit(unit));
+        check(weights.layers()[0].o.at(0).matrix, heads * head_dim,
+              reference::attention_unit(unit));
         check(weights.layers()[0].down.at(0).matrix, intermediate, reference::kDownUnit);
         EXPECT_EQ(weights.layers()[0].qkv.leaves, 1u);
       }

@@ -1,0 +1,33 @@
+// SPDX-License-Identifier: Apache-2.0
+// --tp and --sp: how the ranks that mpirun or srun started share a model.
+#pragma once
+#include <CLI/CLI.hpp>
+#include <functional>
+#include <memory>
+#include <string>
+
+#include "model/ranks.h"
+#include "program.h"
+
+namespace rill::apps {
+
+class RankOptions {
+ public:
+  /// The ranks of the job in the shape that was asked for; of a command without these options, this
+  /// process alone. The first call is made by all ranks. Throws UsageError for a shape that the
+  /// ranks do not make.
+  const Ranks& ranks() const;
+
+  /// Text that only the first rank can read, for all ranks.
+  std::string shared(const std::function<std::string()>& read) const;
+
+ private:
+  friend void add_rank_options(Program& program, CLI::App& command, RankOptions& options);
+  Communicator* world_ = nullptr;
+  int tp_ = 0, sp_ = 0;  // 0: what the other one leaves
+  mutable std::shared_ptr<Ranks> ranks_;
+};
+
+void add_rank_options(Program& program, CLI::App& command, RankOptions& options);
+
+}  // namespace rill::apps
