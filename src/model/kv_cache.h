@@ -18,7 +18,7 @@ struct KvShape {
   KvShape(size_t layer_count, size_t head_count, size_t dimensions)
       : layers(layer_count), kv_heads(head_count), head_dim(dimensions) {}
   KvShape(const ModelConfig& config)  // of a whole model
-      : KvShape(config, Shard(config)) {}
+      : KvShape(config.num_layers, config.num_kv_heads, config.head_dim) {}
   KvShape(const ModelConfig& config, const Shard& shard)
       : layers(config.num_layers), kv_heads(length(shard.kv_heads)), head_dim(config.head_dim) {}
 };
