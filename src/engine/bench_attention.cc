@@ -67,7 +67,7 @@ AttentionBench::AttentionBench(const AttentionLayer& layer, size_t most_tokens, 
       sequence_(cache_),
       queries_(layer.chunk * layer.heads * layer.head_dim),
       out_(queries_.size()) {
-  fill_random(sequence_, most_tokens, kSeed, team);
+  fill_random(sequence_, most_tokens, kSeed, {choose_kernels(), team});
   random_values(kSeed, queries_.size(), queries_.data());
   const auto scale =  // log2 e / sqrt(head_dim), as a model scales its queries
       static_cast<float>(0x1.71547652b82fep+0 / std::sqrt(static_cast<double>(layer.head_dim)));

@@ -26,12 +26,13 @@ void random_values(uint64_t seed, size_t count, float* out) {
   }
 }
 
-void fill_random(KvSequence& sequence, size_t tokens, uint64_t seed, Team& team) {
+void fill_random(KvSequence& sequence, size_t tokens, uint64_t seed, Runtime runtime) {
   KvCache& cache = sequence.cache();
   const KvShape& shape = cache.shape();
   const size_t first = sequence.length(), heads = shape.kv_heads;
   sequence.extend(tokens);
-  team.run([&](Worker& worker) {
+  const Kernels& kernels = runtime.kernels;
+  runtime.team.run([&](Worker& worker) {
     std::vector<float> values(2 * shape.head_dim);
     const float *k = values.data(), *v = k + shape.head_dim;
     const Range mine = worker.share(shape.layers * heads);
@@ -40,8 +41,10 @@ void fill_random(KvSequence& sequence, size_t tokens, uint64_t seed, Team& team)
         const uint32_t block = sequence.blocks()[position / kBlockTokens];
         const size_t slot = position % kBlockTokens;
         random_values(seed + (uint64_t{i} << 32) + position, values.size(), values.data());
-        store_k(cache.format(), k, shape.head_dim, slot, cache.k(block, i / heads, i % heads));
-        store_v(cache.format(), v, shape.head_dim, slot, cache.v(block, i / heads, i % heads));
+        kernels.store_k(cache.format(), k, shape.head_dim, slot,
+                        cache.k(block, i / heads, i % heads));
+        kernels.store_v(cache.format(), v, shape.head_dim, slot,
+                        cache.v(block, i / heads, i % heads));
       }
   });
 }

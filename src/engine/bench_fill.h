@@ -3,9 +3,9 @@
 #pragma once
 #include <cstdint>
 
-#include "base/team.h"
 #include "model/config.h"
 #include "model/kv_cache.h"
+#include "model/runtime.h"
 
 namespace rill {
 
@@ -13,7 +13,7 @@ namespace rill {
 /// and a trained model's values have), stored as a forward step stores them. They depend on the
 /// seed, layer, head and position alone, not on the threads or on how a depth was reached. Throws
 /// rill::Error if the cache has no room.
-void fill_random(KvSequence& sequence, size_t tokens, uint64_t seed, Team& team);
+void fill_random(KvSequence& sequence, size_t tokens, uint64_t seed, Runtime runtime);
 
 /// `count` values of that kind, the same for the same `seed`.
 void random_values(uint64_t seed, size_t count, float* out);

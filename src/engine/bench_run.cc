@@ -135,8 +135,7 @@ void BenchRunner::fill(size_t depth, size_t batch) {
     return;
   }
   constexpr uint64_t kSeed = 42;
-  for (size_t i = 0; i < batch; ++i)
-    fill_random(sequences_[i], depth - common, kSeed, runtime_.team);
+  for (size_t i = 0; i < batch; ++i) fill_random(sequences_[i], depth - common, kSeed, runtime_);
 }
 
 /// Appends `tokens` to each of `batch` sequences, one after the other, in steps of the chunk; a

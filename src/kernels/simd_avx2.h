@@ -149,11 +149,26 @@ inline __m256 round_bf16(__m256 x) {
 inline V round_bf16(V x) {
   return {round_bf16(x.a), round_bf16(x.b)};
 }
-inline void store_bf16(uint16_t* p, V x) {
-  const __m256i a = _mm256_srli_epi32(_mm256_castps_si256(round_bf16(x.a)), 16);
-  const __m256i b = _mm256_srli_epi32(_mm256_castps_si256(round_bf16(x.b)), 16);
+inline void store_upper_halves(uint16_t* p, V x) {
+  const __m256i a = _mm256_srli_epi32(_mm256_castps_si256(x.a), 16);
+  const __m256i b = _mm256_srli_epi32(_mm256_castps_si256(x.b), 16);
   const __m256i packed = _mm256_permute4x64_epi64(_mm256_packus_epi32(a, b), 0xd8);
   _mm256_storeu_si256(reinterpret_cast<__m256i*>(p), packed);
+}
+inline void store_bf16(uint16_t* p, V x) {
+  store_upper_halves(p, round_bf16(x));
+}
+inline __m256 round_bf16_exact(__m256 x) {
+  const __m256i exponent = _mm256_set1_epi32(0x7f800000);
+  const __m256i small = _mm256_cmpeq_epi32(_mm256_and_si256(_mm256_castps_si256(x), exponent),
+                                           _mm256_setzero_si256());
+  const __m256 quiet = _mm256_or_ps(x, _mm256_castsi256_ps(_mm256_set1_epi32(0x00400000)));
+  const __m256 rounded = _mm256_blendv_ps(round_bf16(x), quiet, _mm256_cmp_ps(x, x, _CMP_UNORD_Q));
+  return _mm256_blendv_ps(rounded, _mm256_and_ps(x, _mm256_set1_ps(-0.0f)),
+                          _mm256_castsi256_ps(small));
+}
+inline void store_bf16_exact(uint16_t* p, V x) {
+  store_upper_halves(p, {round_bf16_exact(x.a), round_bf16_exact(x.b)});
 }
 inline uint32_t largest_magnitude(V x, V y) {
   const __m256i mask = _mm256_set1_epi32(0x7fffffff);

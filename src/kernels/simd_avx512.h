@@ -122,6 +122,21 @@ inline void store_bf16(uint16_t* p, V x) {
   _mm256_storeu_si256(reinterpret_cast<__m256i*>(p),
                       _mm512_cvtepi32_epi16(_mm512_srli_epi32(bf16_bits(x), 16)));
 }
+inline void store_bf16_exact(uint16_t* p, V x) {
+#if defined(__AVX512BF16__)
+  _mm256_storeu_si256(reinterpret_cast<__m256i*>(p),
+                      reinterpret_cast<__m256i>(_mm512_cvtneps_pbh(x)));
+#else
+  const __m512i bits = _mm512_castps_si512(x), exponent = _mm512_set1_epi32(0x7f800000);
+  __m512i rounded = bf16_bits(x);
+  rounded = _mm512_mask_or_epi32(rounded, _mm512_cmp_ps_mask(x, x, _CMP_UNORD_Q), bits,
+                                 _mm512_set1_epi32(0x00400000));
+  rounded = _mm512_mask_and_epi32(rounded, _mm512_testn_epi32_mask(bits, exponent), bits,
+                                  _mm512_set1_epi32(static_cast<int>(0x80000000)));
+  _mm256_storeu_si256(reinterpret_cast<__m256i*>(p),
+                      _mm512_cvtepi32_epi16(_mm512_srli_epi32(rounded, 16)));
+#endif
+}
 inline uint32_t largest_magnitude(V a, V b) {
   const __m512i mask = _mm512_set1_epi32(0x7fffffff);
   return _mm512_reduce_max_epu32(_mm512_max_epu32(_mm512_and_si512(_mm512_castps_si512(a), mask),

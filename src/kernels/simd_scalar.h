@@ -183,6 +183,16 @@ inline void store_bf16(uint16_t* p, const V& x) {
   const V rounded = round_bf16(x);
   for (int j = 0; j < 16; ++j) p[j] = static_cast<uint16_t>(bits_of(rounded.f[j]) >> 16);
 }
+// As the contract says for any value: a subnormal gives a zero of its sign, a NaN stays one.
+inline void store_bf16_exact(uint16_t* p, const V& x) {
+  for (int j = 0; j < 16; ++j) {
+    const uint32_t bits = bits_of(x.f[j]), magnitude = bits & 0x7fffffffu;
+    uint32_t half = (bits + 0x7fffu + ((bits >> 16) & 1u)) >> 16;
+    if (magnitude > 0x7f800000u) half = bits >> 16 | 0x40u;
+    if (magnitude < 0x00800000u) half = bits >> 16 & 0x8000u;
+    p[j] = static_cast<uint16_t>(half);
+  }
+}
 // The largest of all lanes' bits without the sign: a NaN or an infinity wins.
 inline uint32_t largest_magnitude(const V& a, const V& b) {
   uint32_t m = 0;

@@ -169,6 +169,12 @@ struct Kernels {
   /// multiplies by `scale` (1 leaves the bits). cosine, sine [head_dim / 2].
   void (*rope)(float* x, const float* cosine, const float* sine, size_t head_dim, float scale);
 
+  /// Writes one token's K (or V) of one head, [head_dim] (even), into slot `slot` (0 to 63) of a
+  /// block of the KV cache, laid out as AttentionTile says: F32, F16 or BF16. The slots 2i and 2i+1
+  /// of a head share words of V: one thread at a time.
+  void (*store_k)(Format format, const float* k, size_t head_dim, size_t slot, std::byte* block);
+  void (*store_v)(Format format, const float* v, size_t head_dim, size_t slot, std::byte* block);
+
   /// Streaming attention: the state of `tile`'s keys from nothing, merged into earlier[0], that
   /// into earlier[1], and so on (each the earlier one); at most kMostJoins. The result is written
   /// to `out`, which may be one of them.

@@ -3,14 +3,21 @@
 // the table of them. RILL_TARGET(symbol, name, supported) defines `const Kernels symbol`.
 #pragma once
 #include "kernels/attention_impl.h"
+#include "kernels/cache_impl.h"
 #include "kernels/linear_impl.h"
 #include "kernels/pack_impl.h"
 
-#define RILL_TARGET(symbol, isa_name, supported_function)                                          \
-  namespace rill {                                                                                 \
-  bool supported_function();                                                                       \
-  extern const Kernels symbol;                                                                     \
-  constexpr Kernels symbol = {isa_name, supported_function, kFloatRows, activation_bytes, convert, \
-                              linear,   rms_norm,           rope,       attend,           merge,   \
-                              scores,   accumulate,         add_states, finish,           pack};   \
+#define RILL_TARGET(symbol, isa_name, supported_function)     \
+  namespace rill {                                            \
+  bool supported_function();                                  \
+  extern const Kernels symbol;                                \
+  constexpr Kernels symbol = {isa_name,   supported_function, \
+                              kFloatRows, activation_bytes,   \
+                              convert,    linear,             \
+                              rms_norm,   rope,               \
+                              store_k,    store_v,            \
+                              attend,     merge,              \
+                              scores,     accumulate,         \
+                              add_states, finish,             \
+                              pack};                          \
   }

@@ -51,12 +51,14 @@ void attend(const AttentionProblem& p, const ArithmeticOptions& options, Runtime
     runtime.team.run([&](Worker& worker) {
       const FloatMode mode;
       if (first == 0) {
-        const Range mine = worker.share(p.kv_tokens * p.kv_heads);
-        for (size_t i = mine.begin; i < mine.end; ++i) {
+        const Range mine = worker.share(p.kv_tokens, 2);  // pairs of tokens share words of V
+        for (size_t i = mine.begin * p.kv_heads; i < mine.end * p.kv_heads; ++i) {
           const size_t token = i / p.kv_heads, head = i % p.kv_heads, slot = token % kBlockTokens;
           const uint32_t block = sequence.blocks()[token / kBlockTokens];
-          store_k(shape.kv, p.k + i * p.head_dim, p.head_dim, slot, cache.k(block, 0, head));
-          store_v(shape.kv, p.v + i * p.head_dim, p.head_dim, slot, cache.v(block, 0, head));
+          runtime.kernels.store_k(shape.kv, p.k + i * p.head_dim, p.head_dim, slot,
+                                  cache.k(block, 0, head));
+          runtime.kernels.store_v(shape.kv, p.v + i * p.head_dim, p.head_dim, slot,
+                                  cache.v(block, 0, head));
         }
       }
       // The output's rows serve as scratch for the scaled queries until they are overwritten.

@@ -2,13 +2,11 @@
 #include "model/kv_cache.h"
 
 #include <algorithm>
-#include <bit>
 #include <cassert>
 #include <cstring>
 #include <utility>
 
 #include "base/error.h"
-#include "base/half.h"
 #include "model/arena.h"
 
 namespace rill {
@@ -27,28 +25,22 @@ size_t blocks_of(size_t tokens, size_t sequences) {
   return (tokens + kBlockTokens - 1) / kBlockTokens + (sequences ? sequences - 1 : 0);
 }
 
-// float_to_bf16 without branches and with signed comparisons, so that a loop becomes vectors.
-uint16_t round_bf16(float x) {
-  const auto bits = std::bit_cast<uint32_t>(x);
-  const auto magnitude = static_cast<int32_t>(bits & 0x7fffffffu);
-  uint32_t half = (bits + 0x7fffu + (bits >> 16 & 1u)) >> 16;
-  half = magnitude > 0x7f800000 ? bits >> 16 | 0x40u : half;
-  half = magnitude < 0x00800000 ? bits >> 16 & 0x8000u : half;
-  return static_cast<uint16_t>(half);
+// Zeroes the tokens from `slot` on of K, whose rows are 64 tokens.
+void clear_k(Format format, size_t head_dim, size_t slot, std::byte* block) {
+  const size_t unit = format == Format::F16 ? 2 : 4;  // BF16: a pair of dimensions
+  const size_t rows = format == Format::BF16 ? head_dim / 2 : head_dim;
+  for (size_t row = 0; row < rows; ++row)
+    std::memset(block + (row * kBlockTokens + slot) * unit, 0, (kBlockTokens - slot) * unit);
 }
 
-uint16_t to_f16(float x) {
-  return float_to_f16(x);
-}
-
-// Writes x [n] as `round` makes it, `stride` values apart.
-template <class T, class Round>
-void spread(const float* x, size_t n, T* out, size_t stride, const Round& round) {
-  for (size_t i = 0; i < n; ++i) out[i * stride] = round(x[i]);
-}
-
-float as_it_is(float x) {
-  return x;
+// Zeroes the tokens from `slot` on of V, whose rows are the dimensions of a token, or of two.
+void clear_v(Format format, size_t head_dim, size_t slot, std::byte* block) {
+  const size_t width = round_up(head_dim, kPanel), value = format == Format::F32 ? 4 : 2;
+  if (format == Format::BF16 && slot % 2) {  // the even token of its pair stays
+    for (size_t d = 0; d < width; ++d) std::memset(block + (slot / 2 * width + d) * 4 + 2, 0, 2);
+    ++slot;
+  }
+  std::memset(block + slot * width * value, 0, (kBlockTokens - slot) * width * value);
 }
 
 }  // namespace
@@ -103,13 +95,11 @@ std::byte* KvCache::k(uint32_t block, size_t layer, size_t kv_head) {
 }
 
 void KvCache::clear_from(uint32_t block, size_t slot) {
-  const std::vector<float> zeros(shape_.head_dim);
   for (size_t layer = 0; layer < shape_.layers; ++layer)
-    for (size_t head = 0; head < shape_.kv_heads; ++head)
-      for (size_t i = slot; i < kBlockTokens; ++i) {
-        store_k(format_, zeros.data(), shape_.head_dim, i, k(block, layer, head));
-        store_v(format_, zeros.data(), shape_.head_dim, i, v(block, layer, head));
-      }
+    for (size_t head = 0; head < shape_.kv_heads; ++head) {
+      clear_k(format_, shape_.head_dim, slot, k(block, layer, head));
+      clear_v(format_, shape_.head_dim, slot, v(block, layer, head));
+    }
 }
 
 KvSequence::KvSequence(KvCache& cache) : cache_(&cache) {
@@ -155,29 +145,6 @@ void KvSequence::truncate(size_t length) {
   }
   if (length % kBlockTokens) cache_->clear_from(blocks_.back(), length % kBlockTokens);
   length_ = length;
-}
-
-void store_k(Format format, const float* k, size_t head_dim, size_t slot, std::byte* block) {
-  auto* halves = reinterpret_cast<uint16_t*>(block);
-  if (format == Format::F32) {
-    spread(k, head_dim, reinterpret_cast<float*>(block) + slot, kBlockTokens, as_it_is);
-  } else if (format == Format::F16) {
-    spread(k, head_dim, halves + slot, kBlockTokens, to_f16);
-  } else {
-    for (size_t d = 0; d < head_dim; d += 2)  // head_dim is even
-      spread(k + d, 2, halves + d * kBlockTokens + 2 * slot, 1, round_bf16);
-  }
-}
-
-void store_v(Format format, const float* v, size_t head_dim, size_t slot, std::byte* block) {
-  const size_t width = round_up(head_dim, kPanel);
-  auto* halves = reinterpret_cast<uint16_t*>(block);
-  if (format == Format::F32)
-    spread(v, head_dim, reinterpret_cast<float*>(block) + slot * width, 1, as_it_is);
-  else if (format == Format::F16)
-    spread(v, head_dim, halves + slot * width, 1, to_f16);
-  else
-    spread(v, head_dim, halves + slot / 2 * 2 * width + slot % 2, 2, round_bf16);
 }
 
 }  // namespace rill

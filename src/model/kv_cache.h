@@ -97,8 +97,4 @@ class KvSequence {
   size_t length_ = 0;
 };
 
-/// Writes one token's K (or V) of one head, fp32 [head_dim], into slot `slot` (0 to 63) of a block.
-void store_k(Format format, const float* k, size_t head_dim, size_t slot, std::byte* block);
-void store_v(Format format, const float* v, size_t head_dim, size_t slot, std::byte* block);
-
 }  // namespace rill

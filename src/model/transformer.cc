@@ -255,14 +255,14 @@ class Transformer::Pass {
     kernels.rms_norm(k, weights_.layers()[layer].k_norm, config_.head_dim, config_.rms_norm_eps, k);
     kernels.rope(k, cosine(row), sine(row), config_.head_dim, 1);
     const auto [block, slot] = place(row);
-    store_k(arithmetic_.kv, k, config_.head_dim, slot,
-            rows_[row].sequence->cache().k(block, layer, head));
+    kernels.store_k(arithmetic_.kv, k, config_.head_dim, slot,
+                    rows_[row].sequence->cache().k(block, layer, head));
   }
 
   void value(size_t layer, size_t head, size_t row, const float* v) {
     const auto [block, slot] = place(row);
-    store_v(arithmetic_.kv, v, config_.head_dim, slot,
-            rows_[row].sequence->cache().v(block, layer, head));
+    runtime_.kernels.store_v(arithmetic_.kv, v, config_.head_dim, slot,
+                             rows_[row].sequence->cache().v(block, layer, head));
   }
 
   struct Place {

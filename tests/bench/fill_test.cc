@@ -25,7 +25,7 @@ std::vector<std::byte> filled(Format format, const std::vector<size_t>& parts, i
   KvCache cache(config, format, 192);
   KvSequence sequence(cache);
   Team team(threads);
-  for (size_t part : parts) fill_random(sequence, part, 7, team);
+  for (size_t part : parts) fill_random(sequence, part, 7, {choose_kernels(), team});
   EXPECT_EQ(sequence.length(), 150u);
   const size_t bytes = KvCache::block_bytes(config, format);
   std::vector<std::byte> blocks;
@@ -65,7 +65,7 @@ TEST(FillRandom, RefusesMoreThanTheCacheHolds) {
   KvCache cache(config, Format::BF16, 64);
   KvSequence sequence(cache);
   Team team(1);
-  EXPECT_THROW(fill_random(sequence, 65, 1, team), Error);
+  EXPECT_THROW(fill_random(sequence, 65, 1, {choose_kernels(), team}), Error);
   EXPECT_EQ(sequence.length(), 0u);
 }
 

@@ -107,13 +107,14 @@ class KvFormats : public testing::TestWithParam<Format> {
 TEST_P(KvFormats, StoresWhatKernelsRead) {
   KvCache cache(config_, GetParam(), 64);
   const uint32_t block = cache.allocate();
+  const Kernels& kernels = choose_kernels();
   std::vector<float> values(kHeadDim);
   for (size_t slot = 0; slot < kBlockTokens; ++slot) {
     for (size_t d = 0; d < kHeadDim; ++d)
       values[d] = static_cast<float>(slot) + 0.03125f * static_cast<float>(d / 4);
-    store_k(GetParam(), values.data(), kHeadDim, slot, cache.k(block, 2, 1));
+    kernels.store_k(GetParam(), values.data(), kHeadDim, slot, cache.k(block, 2, 1));
     for (float& x : values) x = -x;
-    store_v(GetParam(), values.data(), kHeadDim, slot, cache.v(block, 2, 1));
+    kernels.store_v(GetParam(), values.data(), kHeadDim, slot, cache.v(block, 2, 1));
   }
   const auto rounded = [](float x) {
     return GetParam() == Format::BF16 ? bf16_to_float(float_to_bf16(x)) : x;

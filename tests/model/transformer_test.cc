@@ -222,7 +222,8 @@ TEST(NonFinite, NamesTheSequenceAndLeavesNoTrace) {
     transformer.forward({&step, 1}, nullptr);
   }
   const std::vector<float> nan(golden.config.head_dim, std::nanf(""));
-  store_v(cache.format(), nan.data(), nan.size(), 2, cache.v(poisoned.blocks()[0], 1, 0));
+  choose_kernels().store_v(cache.format(), nan.data(), nan.size(), 2,
+                           cache.v(poisoned.blocks()[0], 1, 0));
   const std::vector<SequenceStep> steps = {{&healthy, more, 1}, {&poisoned, more, 1}};
   expect_error([&] { transformer.forward(steps, logits.data()); },
                {"sequence 1", "not finite", "position 4"});
