@@ -13,8 +13,9 @@ namespace rill {
 namespace {
 
 /// Tiles that share one pass over the blocks: K and V of a block are read from a near cache by all
-/// but the first. With more of them their states no longer stay near.
-constexpr size_t kTilesPerTask = 2;
+/// but the first. Four halve what two read (a long context does not fit the last cache), and their
+/// states still fit the second; eight gain no more.
+constexpr size_t kTilesPerTask = 4;
 /// Tasks a thread should have to choose from, so that none waits long for the last.
 constexpr size_t kTasksPerThread = 4;
 constexpr size_t kMostBlockTokens = 1024;
@@ -353,7 +354,7 @@ void Attention::stream(const Task& task, size_t layer, std::byte* scratch, float
     return Pass(*this, tile_at(task, std::min(t, count - 1) * kMostRows), stripes,
                 mine.states + t * kLiveStates * state_floats_);
   };
-  std::array<Pass, kTilesPerTask> passes = {pass(0), pass(1)};
+  std::array<Pass, kTilesPerTask> passes = {pass(0), pass(1), pass(2), pass(3)};
   const size_t most = passes[count - 1].tile().most;
   const KvSequence& sequence = *passes[0].tile().queries->sequence;
 
