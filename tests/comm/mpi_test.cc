@@ -62,9 +62,8 @@ TEST(Mpi, RefusalsAreToldOnce) {
     EXPECT_EQ(finished.err.find(sentence, first + 1), std::string::npos) << finished.err;
   };
   const std::string model = golden("tied-gqa-bf16");
-  expect_refused(
-      under_mpirun(2, "rill logits " + model + " --ids 1 --out /dev/null --tp 3"), 2,
-      "rill: --tp 3 --sp 1 makes 3 ranks where 2 run; take ");
+  expect_refused(under_mpirun(2, "rill logits " + model + " --ids 1 --out /dev/null --tp 3"), 2,
+                 "rill: --tp 3 --sp 1 makes 3 ranks where 2 run; take ");
   expect_refused(under_mpirun(3, "rill info " + model), 2, "rill info runs in one process");
   expect_refused(under_mpirun(3, "rill run /nowhere/at/all x"), 1,
                  "rank 0: there is no folder /nowhere/at/all");
