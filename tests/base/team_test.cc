@@ -272,7 +272,8 @@ TEST(Team, FourTimesMoreThreadsThanCoresDoNotCollapse) {
   EXPECT_LT(over, 3 * even);
 }
 
-TEST(Team, ABusyNeighbourTakesItsShareAndLittleMore) {
+// Beside a thread that never sleeps: how many times longer steps take.
+double slowdown_beside_a_neighbour() {
   const double alone = seconds_of_steps(available_cores());
   std::atomic<bool> stop{false};
   std::thread neighbour([&] {
@@ -282,7 +283,16 @@ TEST(Team, ABusyNeighbourTakesItsShareAndLittleMore) {
   const double beside = seconds_of_steps(available_cores());
   stop.store(true);
   neighbour.join();
-  EXPECT_LT(beside, 5 * alone);
+  return beside / alone;
+}
+
+TEST(Team, ABusyNeighbourTakesItsShareAndLittleMore) {
+  // Other processes, such as tests that run beside this one, are neighbours as well: the best of a
+  // few tries counts. A barrier that does not give way loses a scheduler's time slice at each of
+  // thousands of steps, in every try.
+  double least = slowdown_beside_a_neighbour();
+  for (int i = 1; i < 5 && least >= 5; ++i) least = std::min(least, slowdown_beside_a_neighbour());
+  EXPECT_LT(least, 5);
 }
 
 TEST(TaskCounter, DealsEveryTaskOnceAndAgainAfterReset) {
