@@ -289,7 +289,7 @@ double slowdown_beside_a_neighbour() {
 TEST(Team, ABusyNeighbourTakesItsShareAndLittleMore) {
   // Other processes, such as tests that run beside this one, are neighbours as well: the best of a
   // few tries counts. A barrier that does not give way loses a scheduler's time slice at each of
-  // thousands of steps, in every try.
+  // hundreds of steps, in every try.
   double least = slowdown_beside_a_neighbour();
   for (int i = 1; i < 5 && least >= 5; ++i) least = std::min(least, slowdown_beside_a_neighbour());
   EXPECT_LT(least, 5);
