@@ -64,7 +64,8 @@ std::vector<int32_t> prompt_ids(const RunOptions& options, const TextSide& text)
 std::string describe_start(const LoadedModel& model, double ready, const GenerateResult& result) {
   const size_t used = result.prompt_tokens + result.decode_steps;
   const size_t cache =
-      KvCache::bytes({model.config, model.weights.shard()}, model.arithmetic.kv, used, 1);
+      KvCache::bytes({model.config, model.weights.shard(), model.arithmetic.block_size},
+                     model.arithmetic.kv, used, 1);
   const size_t known = model.weights.bytes() + cache, peak = peak_memory();
   std::ostringstream text;
   text << std::fixed << std::setprecision(2) << "first token " << ready + result.prefill_seconds

@@ -14,8 +14,6 @@ const Ranks& RankOptions::ranks() const {
     if (tp == 0 && sp == 0) tp = size;
     if (tp == 0) tp = std::max(1, size / sp);
     if (sp == 0) sp = std::max(1, size / tp);
-    if (sp > 1)
-      throw UsageError("--sp " + std::to_string(sp) + " is not there yet; take --tp alone");
     ranks_ = as_usage([&] { return std::make_shared<Ranks>(*world_, tp, sp); });
   }
   return *ranks_;

@@ -90,7 +90,8 @@ double AttentionBench::once(Attention& attention, const AttentionCase& what, Tea
     const size_t count = std::min(layer_.chunk, what.queries - first);
     const AttentionQueries queries = {&sequence_, 0, count, what.tokens - what.queries + first,
                                       true};
-    attention.plan({&queries, 1});  // in a model once for all layers, so not timed
+    attention.plan({&queries, 1},
+                   RowShares{queries.tokens});  // in a model once for all layers, so not timed
     seconds += timed_run(team, [&](Worker& worker) {
       const FloatMode mode;
       const Range mine = worker.share(count * layer_.heads);

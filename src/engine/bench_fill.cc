@@ -39,6 +39,7 @@ void fill_random(KvSequence& sequence, size_t tokens, uint64_t seed, Runtime run
     for (size_t i = mine.begin; i < mine.end; ++i)
       for (size_t position = first; position < first + tokens; ++position) {
         const uint32_t block = sequence.blocks()[position / kBlockTokens];
+        if (block == KvSequence::kElsewhere) continue;
         const size_t slot = position % kBlockTokens;
         random_values(seed + (uint64_t{i} << 32) + position, values.size(), values.data());
         kernels.store_k(cache.format(), k, shape.head_dim, slot,

@@ -17,11 +17,12 @@ void fill(MemoryPlan& plan, const PlanSubject& subject) {
   const SessionSize& size = plan.size;
   const ModelConfig& config = subject.config;
   const Shard shard(config, subject.tp, subject.sp);
-  plan.kv_cache = KvCache::bytes({config, shard}, subject.arithmetic.kv,
-                                 size.context * size.sequences, size.sequences);
+  plan.kv_cache =
+      KvCache::bytes({config, shard, subject.arithmetic.block_size}, subject.arithmetic.kv,
+                     size.context * size.sequences, size.sequences);
   plan.scratch = Transformer::scratch_bytes(
       {config, subject.arithmetic, shard, subject.kernels, subject.threads, size.chunk},
-      subject.tp.count, size.context);
+      size.context);
   plan.logits = std::max(size.sequences, size.logits) * config.vocab_size * sizeof(float);
 }
 

@@ -10,8 +10,8 @@ namespace rill {
 Session::Session(const LoadedModel& model, const Arithmetic& arithmetic, Runtime runtime,
                  const SessionSize& size)
     : size_(size),
-      cache_({model.config, model.weights.shard()}, arithmetic.kv, size.context * size.sequences,
-             size.sequences),
+      cache_({model.config, model.weights.shard(), arithmetic.block_size}, arithmetic.kv,
+             size.context * size.sequences, size.sequences),
       transformer_(model.config, arithmetic, model.weights, runtime, size.chunk, size.context) {}
 
 void Session::run(std::span<const int32_t> ids, size_t chunk, bool hidden,

@@ -88,7 +88,8 @@ class Tracer {
     for (size_t layer = 0; layer < config_.num_layers; ++layer) {
       std::vector<std::byte>& kept = trace_.kv.emplace_back();
       for (const uint32_t block : ours_.blocks())
-        for (size_t head = 0; head < cache.shape().kv_heads; ++head) {
+        for (size_t head = 0; block != KvSequence::kElsewhere && head < cache.shape().kv_heads;
+             ++head) {
           const std::byte* first = cache.k(block, layer, head);
           kept.insert(kept.end(), first, first + cache.head_bytes());
         }

@@ -47,7 +47,7 @@ void attend(const AttentionProblem& p, const ArithmeticOptions& options, Runtime
   for (size_t first = 0; first < p.tokens; first += kMostQueries) {
     const size_t tokens = std::min(kMostQueries, p.tokens - first);
     const AttentionQueries queries = {&sequence, 0, tokens, p.position + first, p.causal};
-    attention.plan({&queries, 1});
+    attention.plan({&queries, 1}, RowShares{tokens});
     runtime.team.run([&](Worker& worker) {
       const FloatMode mode;
       if (first == 0) {

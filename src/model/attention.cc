@@ -3,6 +3,7 @@
 
 #include <algorithm>
 #include <array>
+#include <bit>
 #include <cstring>
 #include <limits>
 
@@ -25,7 +26,7 @@ size_t tiles_of(size_t folded_rows) {
 }
 
 size_t stripe_tokens(const AttentionShape& shape) {
-  return std::max(shape.block_size, kBlockTokens);
+  return stripe_length(shape.block_size);
 }
 
 // Subtrees whose states are kept apart: plan() splits only when there are fewer tiles than wanted
@@ -155,7 +156,9 @@ Attention::Scratch Attention::lay_out(const AttentionShape& shape, const Kernels
                               query_bytes(shape, kernels));
   s.threads = arena.take<std::byte>(static_cast<size_t>(threads) *
                                     lay_out_thread(shape, most_context, nullptr).bytes);
-  s.partial = arena.take<float>(most_partial(threads) * state_floats(shape.head_dim));
+  s.partial =
+      arena.take<float>(most_partial(threads) * kMostRows * StateRanks::row_floats(shape.head_dim) +
+                        StateRanks::rank_floats(shape.sp, most_rows, shape.heads, shape.head_dim));
   s.bytes = arena.used();
   return s;
 }
@@ -177,11 +180,17 @@ Attention::Attention(const AttentionShape& shape, Runtime runtime, size_t most_r
               "the scratch of attention"),
       scratch_(lay_out(shape, runtime.kernels, runtime.team.size(), most_rows, most_context,
                        memory_.data())),
-      partial_present_(most_partial(runtime.team.size())) {
-  queries_.reserve(most_rows);
-  const size_t partial = most_partial(runtime.team.size());
-  tasks_.reserve(std::max(partial, most_rows * shape.kv_heads * tiles_of(shape.group)));
-  joins_.reserve(partial);
+      states_(runtime.ranks, stripe_tokens(shape), shape.head_dim) {
+  // At most a chunk for each sequence and each rank whose share begins within one.
+  const size_t chunks = most_rows + shape.sp.count;
+  const size_t parts = shape.sp.count > 1 ? states_.own_parts().size() : 1;
+  const size_t tiles = most_rows * shape.kv_heads * tiles_of(shape.group);
+  queries_.reserve(chunks);
+  chunks_.reserve(chunks);
+  parts_.reserve(kStripes);
+  states_.reserve(chunks);
+  tasks_.reserve(std::max(most_partial(runtime.team.size()), tiles * parts));
+  joins_.reserve(std::max(most_partial(runtime.team.size()), tiles));
 }
 
 size_t Attention::sees(const AttentionQueries& queries, size_t token) const {
@@ -189,45 +198,84 @@ size_t Attention::sees(const AttentionQueries& queries, size_t token) const {
   return queries.causal ? std::min(length, queries.position + token + 1) : length;
 }
 
-void Attention::plan(std::span<const AttentionQueries> queries) {
-  queries_.assign(queries.begin(), queries.end());
+// Is this rank the one that keeps the key?
+bool Attention::holds(size_t key) const {
+  return in_range(share_of(kStripes, shape_.sp), tree_place(key / stripe_tokens(shape_)));
+}
+
+// Queries of one sequence and of one rank's share of the rows.
+void Attention::cut_queries(std::span<const AttentionQueries> queries, const RowShares& shares) {
+  queries_.clear();
+  chunks_.clear();
+  first_row_ = shares.own().begin;
+  for (const AttentionQueries& q : queries)
+    for (size_t done = 0, tokens; done < q.tokens; done += tokens) {
+      size_t rank = 0;
+      while (q.row + done >= shares.of(rank).end) ++rank;
+      tokens = std::min(q.tokens - done, shares.of(rank).end - (q.row + done));
+      queries_.push_back({q.sequence, q.row + done, tokens, q.position + done, q.causal});
+      chunks_.push_back({q.row + done, tokens * shape_.heads, sees(queries_.back(), tokens - 1)});
+    }
+}
+
+// A process by itself splits the stripes where there is too little to do for all threads; ranks
+// have theirs.
+void Attention::choose_parts(size_t tiles, size_t longest) {
+  if (shape_.sp.count > 1) return;
   const size_t wanted = kTasksPerThread * static_cast<size_t>(runtime_.team.size());
-  size_t tiles = 0, longest = 0;
+  size_t parts = 1;
+  if (shape_.type == AttentionType::STREAMING) {
+    const size_t stripes =
+        std::min(kStripes, (longest + stripe_tokens(shape_) - 1) / stripe_tokens(shape_));
+    while (tiles * parts < wanted && 2 * parts <= stripes) parts *= 2;
+  }
+  parts_.clear();
+  for (size_t i = 0; i < parts; ++i) parts_.push_back(share_of(kStripes, {i, parts}));
+  states_.set_own_parts(parts_);
+}
+
+void Attention::add_tasks(size_t chunk, size_t per_task) {
+  const AttentionQueries& queries = queries_[chunk];
+  const bool streaming = shape_.type == AttentionType::STREAMING;
+  const size_t step = per_task * kMostRows;
+  const size_t parts = streaming ? states_.own_parts().size() : 1;
+  for (size_t head = 0; head < shape_.kv_heads; ++head) {
+    const size_t group = shape_.group_of(head), rows = queries.tokens * group;
+    for (size_t first = 0; first < rows; first += step) {
+      Task task{};
+      task.queries = static_cast<uint32_t>(chunk);
+      task.kv_head = static_cast<uint32_t>(head);
+      task.first = static_cast<uint32_t>(first);
+      task.rows = static_cast<uint32_t>(std::min(step, rows - first));
+      task.cost = task.rows * sees(queries, (first + task.rows - 1) / group);
+      const bool ours = queries.row >= first_row_ && queries.row < last_row_;
+      if (keeps_states_ && ours) joins_.push_back(task);
+      for (size_t part = 0; part < parts; ++part) {
+        task.part = static_cast<uint32_t>(part);
+        tasks_.push_back(task);
+      }
+    }
+  }
+}
+
+void Attention::plan(std::span<const AttentionQueries> queries, const RowShares& shares) {
+  cut_queries(queries, shares);
+  last_row_ = shares.own().end;
+  const size_t wanted = kTasksPerThread * static_cast<size_t>(runtime_.team.size());
+  size_t tiles = 0, longest = 0, per_task = 1;
   for (const AttentionQueries& q : queries_) {
     for (size_t head = 0; head < shape_.kv_heads; ++head)
       tiles += tiles_of(q.tokens * shape_.group_of(head));
     longest = std::max(longest, sees(q, q.tokens - 1));
   }
-  size_t per_task = 1;
-  parts_ = 1;
-  if (shape_.type == AttentionType::STREAMING) {
+  choose_parts(tiles, longest);
+  keeps_states_ = states_.ranks() > 1 || states_.own_parts().size() > 1;
+  if (shape_.type == AttentionType::STREAMING && !keeps_states_)
     while (per_task < kTilesPerTask && tiles / (2 * per_task) >= wanted) per_task *= 2;
-    const size_t stripes =
-        std::min(kStripes, (longest + stripe_tokens(shape_) - 1) / stripe_tokens(shape_));
-    while (tiles * parts_ < wanted && 2 * parts_ <= stripes) parts_ *= 2;
-  }
+  if (keeps_states_) states_.plan(chunks_, shares, scratch_.partial);
   tasks_.clear();
   joins_.clear();
-  for (size_t i = 0; i < queries_.size(); ++i) {
-    const size_t step = per_task * kMostRows;
-    for (size_t head = 0; head < shape_.kv_heads; ++head) {
-      const size_t group = shape_.group_of(head), rows = queries_[i].tokens * group;
-      for (size_t first = 0; first < rows; first += step) {
-        Task task{};
-        task.queries = static_cast<uint32_t>(i);
-        task.kv_head = static_cast<uint32_t>(head);
-        task.first = static_cast<uint32_t>(first);
-        task.rows = static_cast<uint32_t>(std::min(step, rows - first));
-        task.cost = task.rows * sees(queries_[i], (first + task.rows - 1) / group);
-        task.state = static_cast<uint32_t>(joins_.size() * parts_);
-        if (parts_ > 1) joins_.push_back(task);
-        for (size_t part = 0; part < parts_; ++part) {
-          task.part = static_cast<uint32_t>(part);
-          tasks_.push_back(task);
-        }
-      }
-    }
-  }
+  for (size_t chunk = 0; chunk < queries_.size(); ++chunk) add_tasks(chunk, per_task);
   // The longest first, so that the last ones to end are short. Which thread takes what, and when,
   // changes no bit.
   std::sort(tasks_.begin(), tasks_.end(),
@@ -272,7 +320,7 @@ void Attention::finish(const Tile& tile, SoftmaxState state, float* out, size_t 
   const Range heads = shape_.heads_of(tile.kv_head);
   const size_t group = heads.end - heads.begin;
   for (size_t r = 0; r < tile.rows; ++r) {
-    const size_t row = tile.queries->row + (tile.first + r) / group;
+    const size_t row = tile.queries->row + (tile.first + r) / group - first_row_;
     const size_t head = heads.begin + (tile.first + r) % group;
     runtime_.kernels.finish(state, r, shape_.head_dim, out + row * stride + head * shape_.head_dim);
   }
@@ -286,16 +334,28 @@ void Attention::run(Worker& worker, size_t layer, float* out, size_t stride) {
     next_task_[(layer + 1) % 2].reset();
     next_join_.reset();
   }
+  if (shape_.type == AttentionType::STANDARD && states_.ranks() > 1)
+    settle_maxima(worker, layer, scratch);
   for (size_t i = next_task.next(); i < tasks_.size(); i = next_task.next()) {
     if (shape_.type == AttentionType::STREAMING)
       stream(tasks_[i], layer, scratch, out, stride);
     else
       standard(tasks_[i], layer, scratch, out, stride);
   }
-  if (parts_ == 1) return;
+  if (!keeps_states_) return;
   worker.barrier();
+  if (states_.ranks() > 1) {
+    if (worker.first()) states_.exchange();
+    worker.barrier();
+  }
   for (size_t i = next_join_.next(); i < joins_.size(); i = next_join_.next())
     join_parts(joins_[i], scratch, out, stride);
+}
+
+StateRanks::Place Attention::place_of(const Tile& tile) const {
+  const size_t chunk = static_cast<size_t>(tile.queries - queries_.data());
+  const size_t heads_before = shape_.heads_of(tile.kv_head).begin;
+  return {chunk, heads_before * tile.queries->tokens + tile.first, tile.rows};
 }
 
 // One tile's way through the blocks of a task: what it has seen of the current stripe, and the tree
@@ -349,7 +409,7 @@ void Attention::stream(const Task& task, size_t layer, std::byte* scratch, float
                        size_t stride) {
   const ThreadScratch mine = lay_out_thread(shape_, most_context_, scratch);
   const size_t count = tiles_of(task.rows);
-  const Range stripes = {task.part * (kStripes / parts_), (task.part + 1) * (kStripes / parts_)};
+  const Range stripes = states_.own_parts()[task.part];
   const auto pass = [&](size_t t) {
     return Pass(*this, tile_at(task, std::min(t, count - 1) * kMostRows), stripes,
                 mine.states + t * kLiveStates * state_floats_);
@@ -370,27 +430,38 @@ void Attention::stream(const Task& task, size_t layer, std::byte* scratch, float
       passes[t].attend(here.stripe(), keys, here.next_of_stripe(), blocks, mine.kernel);
   }
 
-  if (parts_ == 1) {
-    for (size_t t = 0; t < count; ++t)
-      finish(passes[t].tile(), passes[t].tree().root(), out, stride);
-    return;
+  for (size_t t = 0; t < count; ++t) {
+    const StripeTree& tree = passes[t].tree();
+    if (!keeps_states_)
+      finish(passes[t].tile(), tree.root(), out, stride);
+    else if (tree.present())
+      states_.put(place_of(passes[t].tile()), task.part, tree.root());
   }
-  const size_t place = task.state + task.part;
-  const StripeTree& tree = passes[0].tree();
-  partial_present_[place] = tree.present();
-  if (tree.present())
-    std::memcpy(scratch_.partial + place * state_floats_, tree.root().m,
-                state_floats_ * sizeof(float));
 }
 
+// All ranks' parts of a tile in tree order. The first one holds key 0, which every row sees.
 void Attention::join_parts(const Task& task, std::byte* scratch, float* out, size_t stride) {
   const Tile tile = tile_at(task, 0);
+  const StateRanks::Place place = place_of(tile);
+  const Kernels& kernels = runtime_.kernels;
+  const auto merge = shape_.type == AttentionType::STREAMING ? kernels.merge : kernels.add;
+  struct Part {
+    size_t rank, index;
+    Range stripes;
+  };
+  std::array<Part, kStripes + 1> present;
+  size_t count = 0;
+  for (size_t rank = 0; rank < states_.ranks(); ++rank) {
+    const std::vector<Range>& parts = states_.parts()[rank];
+    for (size_t i = 0; i < parts.size(); ++i)
+      if (states_.present(parts[i], tile.most)) present[count++] = {rank, i, parts[i]};
+  }
+  present[count].stripes = {kStripes, kStripes};
   StripeTree tree(lay_out_thread(shape_, most_context_, scratch).states, state_floats_);
-  for (size_t part = 0, next; part < parts_; part = next) {
-    for (next = part + 1; next < parts_ && !partial_present_[task.state + next];) ++next;
-    std::memcpy(tree.own().m, scratch_.partial + (task.state + part) * state_floats_,
-                state_floats_ * sizeof(float));
-    join(tree.close(next), tile.rows, runtime_.kernels.merge);
+  for (size_t i = 0; i < count; ++i) {
+    states_.get(place, present[i].rank, present[i].index, tree.own());
+    const auto level = static_cast<size_t>(std::countr_zero(length(present[i].stripes)));
+    join(tree.close(present[i + 1].stripes.begin, level), tile.rows, merge);
   }
   finish(tile, tree.root(), out, stride);
 }
@@ -401,41 +472,97 @@ void Attention::join(const JoinChain& chain, size_t rows,
     merge(chain.earlier[i], chain.earlier[i - 1], rows, shape_.head_dim);
 }
 
+// One tile's scores, and with them its sums, block by block of 64 keys, as far as this rank has the
+// keys.
+class Attention::Rows {
+ public:
+  Rows(const Attention& attention, const Task& task, size_t layer, std::byte* scratch)
+      : attention_(attention),
+        kernels_(attention.runtime_.kernels),
+        tile_(attention.tile_at(task, 0)),
+        layer_(layer),
+        scores_(lay_out_thread(attention.shape_, attention.most_context_, scratch).scores) {
+    std::fill_n(maximum_, 16, -std::numeric_limits<float>::infinity());
+  }
+
+  // The scores of all keys, and their maximum.
+  void score() {
+    for (size_t key = 0; key < tile_.most; key += kBlockTokens)
+      if (attention_.holds(key))
+        run(key,
+            [&](const AttentionTile& keys, float* to) { kernels_.scores(keys, to, maximum_); });
+  }
+  // Adds the keys of a stripe, from nothing.
+  void accumulate(size_t stripe, SoftmaxState state) {
+    const size_t step = stripe_tokens(attention_.shape_);
+    std::memset(state.m, 0, attention_.state_floats_ * sizeof(float));
+    std::copy_n(maximum_, kMostRows, state.m);
+    for (size_t start = stripe * step; start < tile_.most; start += kStripes * step)
+      for (size_t key = start; key < std::min(tile_.most, start + step); key += kBlockTokens)
+        run(key, [&](const AttentionTile& keys, float* from) {
+          kernels_.accumulate(keys, from, state);
+        });
+  }
+  float* maximum() { return maximum_; }
+  const Tile& tile() const { return tile_; }
+
+ private:
+  template <class Use>
+  void run(size_t key, const Use& use) {
+    const Range keys = {key, std::min(key + kBlockTokens, round_up(tile_.most, 16))};
+    const size_t next = key + kBlockTokens;
+    const bool more = next < tile_.most && attention_.holds(next);
+    const KeyBlocks blocks(*tile_.queries->sequence, layer_, tile_.kv_head, keys,
+                           more ? next : key);
+    int32_t visible[kMostRows];
+    use(tile_.over(attention_.shape_, keys, blocks, visible),
+        reinterpret_cast<float*>(scores_ + attention_scratch_bytes(key)));
+  }
+
+  const Attention& attention_;
+  const Kernels& kernels_;
+  Tile tile_;
+  size_t layer_;
+  std::byte* scores_;
+  alignas(64) float maximum_[16];
+};
+
+// The rows' maxima over the keys of all ranks. The scores are computed again afterwards: those of
+// all tiles together would not fit.
+void Attention::settle_maxima(Worker& worker, size_t layer, std::byte* scratch) {
+  const auto count = static_cast<size_t>(worker.count());
+  for (size_t i = static_cast<size_t>(worker.index()); i < tasks_.size(); i += count) {
+    Rows rows(*this, tasks_[i], layer, scratch);
+    rows.score();
+    states_.put_maxima(place_of(rows.tile()), rows.maximum());
+  }
+  worker.barrier();
+  if (worker.first()) states_.share_maxima();
+  worker.barrier();
+}
+
 void Attention::standard(const Task& task, size_t layer, std::byte* scratch, float* out,
                          size_t stride) {
-  const Kernels& kernels = runtime_.kernels;
-  const ThreadScratch mine = lay_out_thread(shape_, most_context_, scratch);
-  const Tile tile = tile_at(task, 0);
-  const KvSequence& sequence = *tile.queries->sequence;
-  const size_t step = stripe_tokens(shape_);
-  int32_t visible[kMostRows];
-  const auto run = [&](size_t key, const auto& use) {
-    const Range keys = {key, std::min(key + kBlockTokens, round_up(tile.most, 16))};
-    const KeyBlocks blocks(sequence, layer, task.kv_head, keys,
-                           key + kBlockTokens < tile.most ? key + kBlockTokens : key);
-    use(tile.over(shape_, keys, blocks, visible),
-        reinterpret_cast<float*>(mine.scores + attention_scratch_bytes(key)));
-  };
-
-  alignas(64) float maximum[16];
-  std::fill_n(maximum, 16, -std::numeric_limits<float>::infinity());
-  for (size_t key = 0; key < tile.most; key += kBlockTokens)
-    run(key, [&](const AttentionTile& keys, float* to) { kernels.scores(keys, to, maximum); });
-
-  StripeTree tree(mine.states, state_floats_);
-  for (size_t i = 0; i < kStripes;) {
-    const SoftmaxState state = tree.own();
-    std::memset(state.m, 0, state_floats_ * sizeof(float));
-    std::copy_n(maximum, kMostRows, state.m);
-    for (size_t start = stripe_at(i) * step; start < tile.most; start += kStripes * step)
-      for (size_t key = start; key < std::min(tile.most, start + step); key += kBlockTokens)
-        run(key,
-            [&](const AttentionTile& keys, float* from) { kernels.accumulate(keys, from, state); });
-    do ++i;
-    while (i < kStripes && stripe_at(i) * step >= tile.most);
-    join(tree.close(i), tile.rows, kernels.add);
+  Rows rows(*this, task, layer, scratch);
+  rows.score();
+  const Tile& tile = rows.tile();
+  if (states_.ranks() > 1) states_.get_maxima(place_of(tile), rows.maximum());
+  float* states = lay_out_thread(shape_, most_context_, scratch).states;
+  const std::vector<Range>& parts = states_.own_parts();
+  for (size_t part = 0; part < parts.size(); ++part) {
+    if (!states_.present(parts[part], tile.most)) continue;
+    StripeTree tree(states, state_floats_);
+    for (size_t i = parts[part].begin; i < parts[part].end;) {
+      rows.accumulate(stripe_at(i), tree.own());
+      do ++i;
+      while (i < parts[part].end && stripe_at(i) * stripe_tokens(shape_) >= tile.most);
+      join(tree.close(i - parts[part].begin), tile.rows, runtime_.kernels.add);
+    }
+    if (keeps_states_)
+      states_.put(place_of(tile), part, tree.root());
+    else
+      finish(tile, tree.root(), out, stride);
   }
-  finish(tile, tree.root(), out, stride);
 }
 
 }  // namespace rill

@@ -11,6 +11,7 @@
 #include "base/team.h"
 #include "model/kv_cache.h"
 #include "model/runtime.h"
+#include "model/state_ranks.h"
 #include "model/stripe_tree.h"
 #include "rill/attention.h"
 #include "rill/options.h"
@@ -28,6 +29,7 @@ struct AttentionShape {
   // one's are another rank's.
   size_t group = kv_heads ? heads / kv_heads : 1;
   size_t missing = 0;
+  RankOf sp = {};  // of the ranks that share the stripes of keys
 
   /// The query heads that read a KV head.
   Range heads_of(size_t kv_head) const {
@@ -59,14 +61,15 @@ class Attention {
                               size_t most_rows, size_t most_context);
 
   /// Cuts a step into tasks; before the parallel region, once for all layers. Allocates nothing.
-  void plan(std::span<const AttentionQueries> queries);
+  /// Every rank gets the queries of all rows, and the results of its share of them.
+  void plan(std::span<const AttentionQueries> queries, const RowShares& shares);
 
   /// Hands over the query of a head in a row, fp32 [head_dim], rotated and scaled.
   void set_query(size_t head, size_t row, const float* q);
 
   /// Runs in a parallel region, on all its threads. Barriers must separate it from the writing of
   /// queries, K and V before, and from the reading of `out` and the next run after.
-  /// out [rows][stride]: the heads of a row one after the other.
+  /// out [rows of this rank's share][stride]: the heads of a row one after the other.
   void run(Worker& worker, size_t layer, float* out, size_t stride);
 
  private:
@@ -74,16 +77,16 @@ class Attention {
   struct Task {
     uint32_t queries, kv_head;
     uint32_t first, rows;  // folded rows, at most kTilesPerTask tiles
-    uint32_t part;         // of parts_ subtrees of the stripes
-    uint32_t state;        // where the state goes if parts_ > 1
+    uint32_t part;         // of this rank's subtrees of the stripes (streaming)
     size_t cost;
   };
   struct Tile;
   class Pass;
+  class Rows;
   struct Scratch {
     std::byte* q = nullptr;        // of each KV head [slices][most_rows][its heads][q_bytes]
     std::byte* threads = nullptr;  // [threads][thread_bytes]: states, kernel scratch, scores
-    float* partial = nullptr;      // [most_partial] states of subtrees
+    float* partial = nullptr;      // states of subtrees
     size_t bytes = 0;
   };
   static Scratch lay_out(const AttentionShape& shape, const Kernels& kernels, int threads,
@@ -94,7 +97,13 @@ class Attention {
   size_t sees(const AttentionQueries& queries, size_t token) const;
   void stream(const Task& task, size_t layer, std::byte* scratch, float* out, size_t stride);
   void standard(const Task& task, size_t layer, std::byte* scratch, float* out, size_t stride);
+  void settle_maxima(Worker& worker, size_t layer, std::byte* scratch);
   void join_parts(const Task& task, std::byte* scratch, float* out, size_t stride);
+  void cut_queries(std::span<const AttentionQueries> queries, const RowShares& shares);
+  void choose_parts(size_t tiles, size_t longest);
+  void add_tasks(size_t chunk, size_t per_task);
+  bool holds(size_t key) const;
+  StateRanks::Place place_of(const Tile& tile) const;
   void join(const JoinChain& chain, size_t rows,
             void (*merge)(SoftmaxState, SoftmaxState, size_t, size_t)) const;
   void finish(const Tile& tile, SoftmaxState state, float* out, size_t stride) const;
@@ -104,10 +113,13 @@ class Attention {
   const size_t q_bytes_, state_floats_, most_rows_, most_context_;
   Buffer memory_;
   Scratch scratch_;
+  StateRanks states_;
+  bool keeps_states_ = false;            // there is more than one part
+  size_t first_row_ = 0, last_row_ = 0;  // this rank's share
   std::vector<AttentionQueries> queries_;
+  std::vector<StateRanks::Chunk> chunks_;  // of queries_
+  std::vector<Range> parts_;
   std::vector<Task> tasks_, joins_;
-  std::vector<uint8_t> partial_present_;
-  size_t parts_ = 1;
   TaskCounter next_task_[2], next_join_;  // of even and of odd layers
 };
 

@@ -20,9 +20,14 @@ size_t v_bytes(const KvShape& shape, Format format) {
   return (shape.head_dim + kPanel - 1) / kPanel * panel_bytes(format, kBlockTokens);
 }
 
-size_t blocks_of(size_t tokens, size_t sequences) {
-  // A sum of ceilings exceeds the ceiling of the sum by less than the number of its terms.
-  return (tokens + kBlockTokens - 1) / kBlockTokens + (sequences ? sequences - 1 : 0);
+// A sum of ceilings exceeds the ceiling of the sum by less than the number of its terms. Of the
+// stripes of a rank likewise: what sequences hold of their last round through the stripes exceeds
+// what one sequence of that length holds by less than a round each.
+size_t blocks_of(const KvShape& shape, size_t tokens, size_t sequences) {
+  const size_t others = sequences ? sequences - 1 : 0;
+  const size_t blocks = (tokens + kBlockTokens - 1) / kBlockTokens + others;
+  const size_t round = length(shape.stripes) * (shape.stripe_tokens / kBlockTokens);
+  return std::min(blocks, shape.held(blocks) + others * round);
 }
 
 // Zeroes the tokens from `slot` on of K, whose rows are 64 tokens.
@@ -52,7 +57,7 @@ KvCache::KvCache(const KvShape& shape, Format format, size_t tokens, size_t sequ
       head_bytes_(k_bytes_ + v_bytes(shape, format)),
       block_bytes_(shape.layers * shape.kv_heads * head_bytes_),
       memory_(bytes(shape, format, tokens, sequences), "the KV cache"),
-      dirty_(blocks_of(tokens, sequences)) {
+      dirty_(blocks_of(shape, tokens, sequences)) {
   free_.reserve(dirty_.size());
   for (size_t i = dirty_.size(); i-- > 0;) free_.push_back(static_cast<uint32_t>(i));
 }
@@ -63,7 +68,8 @@ size_t KvCache::block_bytes(const KvShape& shape, Format format) {
 
 size_t KvCache::bytes(const KvShape& shape, Format format, size_t tokens, size_t sequences) {
   size_t result;
-  if (__builtin_mul_overflow(blocks_of(tokens, sequences), block_bytes(shape, format), &result))
+  if (__builtin_mul_overflow(blocks_of(shape, tokens, sequences), block_bytes(shape, format),
+                             &result))
     fail("a KV cache of ", tokens, " tokens is larger than the address space; lower --ctx");
   return result;
 }
@@ -102,14 +108,24 @@ void KvCache::clear_from(uint32_t block, size_t slot) {
     }
 }
 
+size_t KvShape::held(size_t blocks) const {
+  const size_t run = stripe_tokens / kBlockTokens, round = kStripes * run;
+  size_t count = blocks / round * length(stripes) * run;
+  for (size_t i = blocks / round * round; i < blocks; ++i) count += holds(i) ? 1 : 0;
+  return count;
+}
+
 KvSequence::KvSequence(KvCache& cache) : cache_(&cache) {
-  blocks_.reserve(cache.blocks());  // a forward step allocates nothing
+  // A forward step allocates nothing.
+  blocks_.reserve((cache.blocks() + 1) * kStripes / rill::length(cache.shape().stripes) +
+                  kStripes * cache.shape().stripe_tokens / kBlockTokens);
 }
 
 KvSequence::KvSequence(KvSequence&& other) noexcept
     : cache_(other.cache_),
       blocks_(std::exchange(other.blocks_, {})),
-      length_(std::exchange(other.length_, 0)) {}
+      length_(std::exchange(other.length_, 0)),
+      held_(std::exchange(other.held_, 0)) {}
 
 KvSequence& KvSequence::operator=(KvSequence&& other) noexcept {
   if (this == &other) return *this;
@@ -117,13 +133,19 @@ KvSequence& KvSequence::operator=(KvSequence&& other) noexcept {
   cache_ = other.cache_;
   blocks_ = std::exchange(other.blocks_, {});
   length_ = std::exchange(other.length_, 0);
+  held_ = std::exchange(other.held_, 0);
   return *this;
 }
 
 void KvSequence::release() noexcept {
-  for (const uint32_t block : blocks_) cache_->free(block);
+  for (const uint32_t block : blocks_)
+    if (block != kElsewhere) cache_->free(block);
   blocks_.clear();
-  length_ = 0;
+  length_ = held_ = 0;
+}
+
+size_t KvSequence::blocks_for(size_t tokens) const {
+  return cache_->shape().held((length_ + tokens + kBlockTokens - 1) / kBlockTokens) - held_;
 }
 
 void KvSequence::extend(size_t tokens) {
@@ -132,18 +154,24 @@ void KvSequence::extend(size_t tokens) {
     fail("the KV cache has room for ", cache_->free_blocks() * kBlockTokens, " more tokens where ",
          tokens, " are to be added to a sequence of ", length_,
          "; raise --ctx or shorten the prompt");
-  for (size_t i = 0; i < wanted; ++i) blocks_.push_back(cache_->allocate());
   length_ += tokens;
+  held_ += wanted;
+  while (blocks_.size() * kBlockTokens < length_)
+    blocks_.push_back(cache_->shape().holds(blocks_.size()) ? cache_->allocate() : kElsewhere);
 }
 
 void KvSequence::truncate(size_t length) {
   if (length >= length_) return;
   const size_t kept = (length + kBlockTokens - 1) / kBlockTokens;
   while (blocks_.size() > kept) {
-    cache_->free(blocks_.back());
+    if (blocks_.back() != kElsewhere) {
+      cache_->free(blocks_.back());
+      --held_;
+    }
     blocks_.pop_back();
   }
-  if (length % kBlockTokens) cache_->clear_from(blocks_.back(), length % kBlockTokens);
+  if (length % kBlockTokens && blocks_.back() != kElsewhere)
+    cache_->clear_from(blocks_.back(), length % kBlockTokens);
   length_ = length;
 }
 

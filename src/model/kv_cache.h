@@ -8,19 +8,35 @@
 #include "kernels/kernels.h"
 #include "model/config.h"
 #include "model/shard.h"
+#include "model/stripe_tree.h"
 
 namespace rill {
 
 /// What a rank's cache holds of a token.
 struct KvShape {
   size_t layers, kv_heads, head_dim;
+  /// Of a sequence the blocks whose keys lie in these stripes, counted in tree order.
+  Range stripes = {0, kStripes};
+  size_t stripe_tokens = kBlockTokens;
 
   KvShape(size_t layer_count, size_t head_count, size_t dimensions)
       : layers(layer_count), kv_heads(head_count), head_dim(dimensions) {}
   KvShape(const ModelConfig& config)  // of a whole model
       : KvShape(config.num_layers, config.num_kv_heads, config.head_dim) {}
-  KvShape(const ModelConfig& config, const Shard& shard)
-      : layers(config.num_layers), kv_heads(length(shard.kv_heads)), head_dim(config.head_dim) {}
+  /// `block_size`: of attention.
+  KvShape(const ModelConfig& config, const Shard& shard, size_t block_size)
+      : layers(config.num_layers),
+        kv_heads(length(shard.kv_heads)),
+        head_dim(config.head_dim),
+        stripes(shard.stripes),
+        stripe_tokens(stripe_length(block_size)) {}
+
+  /// Does the cache hold a sequence's index-th block?
+  bool holds(size_t index) const {
+    return in_range(stripes, tree_place(index * kBlockTokens / stripe_tokens));
+  }
+  /// How many of a sequence's first `blocks` blocks it holds.
+  size_t held(size_t blocks) const;
 };
 
 /// A pool of blocks. A block holds K and V of 64 tokens for all layers and KV heads, as
@@ -76,13 +92,13 @@ class KvSequence {
   ~KvSequence() { release(); }
 
   size_t length() const { return length_; }
+  /// Where each block of 64 tokens is in the cache; kElsewhere for one that another rank keeps.
+  static constexpr uint32_t kElsewhere = UINT32_MAX;
   const std::vector<uint32_t>& blocks() const { return blocks_; }
   KvCache& cache() const { return *cache_; }
 
   /// Blocks that `tokens` more would take from the pool.
-  size_t blocks_for(size_t tokens) const {
-    return (length_ + tokens + kBlockTokens - 1) / kBlockTokens - blocks_.size();
-  }
+  size_t blocks_for(size_t tokens) const;
   /// Makes room for `tokens` more and counts them in; the forward step writes them. Throws
   /// rill::Error, and changes nothing, if the cache has no room.
   void extend(size_t tokens);
@@ -95,6 +111,7 @@ class KvSequence {
   KvCache* cache_;
   std::vector<uint32_t> blocks_;
   size_t length_ = 0;
+  size_t held_ = 0;  // blocks that are here
 };
 
 }  // namespace rill

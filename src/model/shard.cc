@@ -9,8 +9,8 @@
 
 namespace rill {
 
-Shard::Shard(const ModelConfig& config, RankOf tp, RankOf sp)
-    : leaves(share_of(kLeaves, tp)), stripes(share_of(kStripes, sp)) {
+Shard::Shard(const ModelConfig& config, RankOf tp_place, RankOf sp_place)
+    : tp(tp_place), sp(sp_place), leaves(share_of(kLeaves, tp)), stripes(share_of(kStripes, sp)) {
   const Range attended = LeafCut::of_o(config).columns_of(leaves);
   heads = {attended.begin / config.head_dim, attended.end / config.head_dim};
   const size_t group = config.num_heads / config.num_kv_heads;

@@ -15,6 +15,7 @@ namespace rill {
 constexpr size_t kMostSubtrees = 2;
 
 struct Shard {
+  RankOf tp, sp;
   Range leaves;      // of o_proj and down_proj
   Range heads;       // query heads, columns of o_proj; there may be none
   Range kv_heads;    // that `heads` read; ranks may share one
@@ -22,13 +23,17 @@ struct Shard {
   Range vocabulary;  // rows of the embedding and of the head: whole panels
   Range stripes;     // of the keys, counted in tree order
 
-  explicit Shard(const ModelConfig& config, RankOf tp = {}, RankOf sp = {});
+  explicit Shard(const ModelConfig& config, RankOf tp_place = {}, RankOf sp_place = {});
   Shard(const ModelConfig& config, const Ranks& ranks)
       : Shard(config, ranks.tp_place(), ranks.sp_place()) {}
 };
 
 constexpr size_t length(Range range) {
   return range.end - range.begin;
+}
+
+constexpr bool in_range(Range range, size_t i) {
+  return range.begin <= i && i < range.end;
 }
 
 /// The index-th of `count` contiguous shares of n items.

@@ -22,6 +22,14 @@ constexpr size_t stripe_at(size_t i) {
   return ((i * 0x80200802u & 0x0884422110u) * 0x0101010101u >> 32 & 0xff) >> 2;
 }
 
+/// Keys of a stripe's run, and where the stripe of a run stands in tree order.
+constexpr size_t stripe_length(size_t block_size) {
+  return block_size > kBlockTokens ? block_size : kBlockTokens;
+}
+constexpr size_t tree_place(size_t run) {
+  return stripe_at(run % kStripes);
+}
+
 /// What a stripe's state is joined with: first with earlier[0], the result with earlier[1], and so
 /// on. The last result goes to `target`, which is the last of them if there is any.
 struct JoinChain {
@@ -46,13 +54,14 @@ class StripeTree {
 
   /// Closes the next stripe and those after it, which are empty, until `count` are closed. If own()
   /// was called, the chain begins with it: what is joined with it is the stripe's last block.
-  JoinChain close(size_t count) {
+  /// `level`: it is the state of a whole subtree of 2^level stripes.
+  JoinChain close(size_t count, size_t level = 0) {
     JoinChain chain{};
     if (own_ != kEmpty) chain.earlier[chain.count++] = state(own_);
-    root_ = carry(own_ == kEmpty ? kHomeless : own_, chain);
+    root_ = carry(own_ == kEmpty ? kHomeless : own_, level, chain);
     own_ = kEmpty;
     while (count_ < count)
-      if (const int joined = carry(kEmpty, chain); joined != kEmpty) root_ = joined;
+      if (const int joined = carry(kEmpty, 0, chain); joined != kEmpty) root_ = joined;
     chain.target = state(root_);
     return chain;
   }
@@ -73,9 +82,9 @@ class StripeTree {
     free_ &= free_ - 1;
     return slot;
   }
-  // Counts one stripe more, whose state is in slot `right`. Returns where the sum is.
-  int carry(int right, JoinChain& chain) {
-    size_t level = 0;
+  // Counts 2^level stripes more, whose state is in slot `right`. Returns where the sum is.
+  int carry(int right, size_t level, JoinChain& chain) {
+    const size_t stripes = size_t{1} << level;
     for (; count_ >> level & 1; ++level) {
       const int left = pending_[level];
       if (left == kEmpty) continue;
@@ -85,7 +94,7 @@ class StripeTree {
     }
     if (right == kHomeless) right = take();
     pending_[level] = right;
-    ++count_;
+    count_ += stripes;
     return right;
   }
 

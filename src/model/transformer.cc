@@ -16,6 +16,7 @@
 #include "model/attention.h"
 #include "model/read_ahead.h"
 #include "model/rope.h"
+#include "model/sequence_ranks.h"
 #include "model/step_scratch.h"
 #include "model/tensor_ranks.h"
 
@@ -33,7 +34,8 @@ AttentionShape attention_shape(const ModelConfig& config, const Arithmetic& arit
           arithmetic.attention,
           arithmetic.kv,
           group,
-          shard.heads.begin - shard.kv_heads.begin * group};
+          shard.heads.begin - shard.kv_heads.begin * group,
+          shard.sp};
 }
 
 size_t panels_of(const PackedMatrix& weight) {
@@ -93,29 +95,39 @@ class Transformer::Pass {
         attention_(attention_shape(config_, arithmetic_, shard_), runtime_, size.rows,
                    model.most_context_),
         ranks_(TensorRanks::make(config_, runtime_.ranks, size.rows)),
+        sequence_(runtime_.ranks, widths_, size.rows),
         memory_(StepScratch::bytes(size), "the scratch of the forward pass"),
         arena_(memory_.data()),
         scratch_(size, arena_) {
-    tokens_.reserve(size.rows);
-    rows_.reserve(size.rows);
+    all_tokens_.reserve(size.rows);
+    all_rows_.reserve(size.rows);
+    keepers_.reserve(size.rows);
     wanted_.reserve(size.rows);
     queries_.reserve(size.rows);
+    row_counts_.resize(shard_.sp.count);
+    wanted_counts_.resize(shard_.sp.count);
     ahead_.resize(static_cast<size_t>(size.threads));
+    for (uint32_t rank = 0; rank < shard_.sp.count; ++rank)
+      for (size_t i = share_of(kStripes, {rank, shard_.sp.count}).begin; i < kStripes; ++i)
+        keeper_of_[i] = rank;
   }
 
   // Takes up the tokens of a sequence that was `position` long.
   void add(const SequenceStep& step, size_t position) {
-    queries_.push_back({step.sequence, rows_.size(), step.tokens.size(), position, true});
+    const size_t run = stripe_length(arithmetic_.block_size);
+    queries_.push_back({step.sequence, all_rows_.size(), step.tokens.size(), position, true});
     for (size_t i = 0; i < step.tokens.size(); ++i) {
-      if (i + step.logits >= step.tokens.size()) wanted_.push_back(rows_.size());
-      tokens_.push_back(step.tokens[i]);
-      rows_.push_back({position + i, step.sequence});
+      if (i + step.logits >= step.tokens.size()) wanted_.push_back(all_rows_.size());
+      all_tokens_.push_back(step.tokens[i]);
+      all_rows_.push_back({position + i, step.sequence});
+      keepers_.push_back(keeper_of_[tree_place((position + i) / run)]);
     }
   }
 
   void clear() {
-    tokens_.clear();
-    rows_.clear();
+    all_tokens_.clear();
+    all_rows_.clear();
+    keepers_.clear();
     wanted_.clear();
     queries_.clear();
   }
@@ -125,8 +137,9 @@ class Transformer::Pass {
     logits_ = logits;
     hidden_ = hidden;
     profile_ = profile;
-    bad_.store(rows_.size());
-    attention_.plan(queries_);
+    bad_.store(all_rows_.size());
+    share_out();
+    attention_.plan(queries_, sequence_.shares());
     runtime_.team.run([this](Worker& worker) {  // one pointer: std::function allocates nothing
       const FloatMode mode;
       if (profile_) worker.observe(&profile_->clock(worker.index()));
@@ -140,7 +153,7 @@ class Transformer::Pass {
       begin(worker, Operation::WAITING);  // for the others to end
     });
     if (profile_) profile_->clock(0).enter(static_cast<size_t>(Operation::REST));
-    return ranks_->least(bad_.load());
+    return sequence_.least(ranks_->least(bad_.load()));
   }
 
  private:
@@ -148,6 +161,27 @@ class Transformer::Pass {
     size_t position;
     KvSequence* sequence;
   };
+
+  // Which rows this rank computes, and which of their logits are wanted.
+  void share_out() {
+    sequence_.plan(keepers_);
+    const RowShares& shares = sequence_.shares();
+    const Range own = shares.own();
+    first_ = own.begin;
+    rows_ = std::span(all_rows_).subspan(own.begin, length(own));
+    tokens_ = std::span(all_tokens_).subspan(own.begin, length(own));
+    const auto place = [&](size_t row) {
+      return static_cast<size_t>(std::lower_bound(wanted_.begin(), wanted_.end(), row) -
+                                 wanted_.begin());
+    };
+    for (size_t rank = 0; rank < shares.me.count; ++rank) {
+      const Range range = shares.of(rank);
+      row_counts_[rank] = length(range);
+      wanted_counts_[rank] = place(range.end) - place(range.begin);
+    }
+    first_wanted_ = place(own.begin);
+    own_wanted_ = std::span(wanted_).subspan(first_wanted_, place(own.end) - first_wanted_);
+  }
 
   // What this thread does from now on, for a profile.
   static void begin(Worker& worker, Operation operation) {
@@ -184,6 +218,7 @@ class Transformer::Pass {
     const LayerWeights& w = weights_.layers()[layer];
     const Activations a = normed(worker, w.input_norm);
     query_key_value(worker, layer, a);
+    take_others(worker, layer);
     meet(worker, first_of(w.o));
     begin(worker, Operation::ATTENTION);
     attention_.run(worker, layer, scratch_.attended, row_stride(widths_.q));
@@ -247,51 +282,87 @@ class Transformer::Pass {
     const Kernels& kernels = runtime_.kernels;
     kernels.rms_norm(q, weights_.layers()[layer].q_norm, config_.head_dim, config_.rms_norm_eps, q);
     kernels.rope(q, cosine(row), sine(row), config_.head_dim, query_scale_);
-    attention_.set_query(head, row, q);
+    attention_.set_query(head, first_ + row, q);
   }
 
   void key(size_t layer, size_t head, size_t row, float* k) {
     const Kernels& kernels = runtime_.kernels;
     kernels.rms_norm(k, weights_.layers()[layer].k_norm, config_.head_dim, config_.rms_norm_eps, k);
     kernels.rope(k, cosine(row), sine(row), config_.head_dim, 1);
-    const auto [block, slot] = place(row);
-    kernels.store_k(arithmetic_.kv, k, config_.head_dim, slot,
-                    rows_[row].sequence->cache().k(block, layer, head));
+    keep_k(layer, head, rows_[row], k);
   }
 
   void value(size_t layer, size_t head, size_t row, const float* v) {
+    keep_v(layer, head, rows_[row], v);
+  }
+
+  // Other ranks keep the keys and values of their stripes.
+  void keep_k(size_t layer, size_t head, const Row& row, const float* k) {
     const auto [block, slot] = place(row);
+    if (block == KvSequence::kElsewhere) return;
+    runtime_.kernels.store_k(arithmetic_.kv, k, config_.head_dim, slot,
+                             row.sequence->cache().k(block, layer, head));
+  }
+  void keep_v(size_t layer, size_t head, const Row& row, const float* v) {
+    const auto [block, slot] = place(row);
+    if (block == KvSequence::kElsewhere) return;
     runtime_.kernels.store_v(arithmetic_.kv, v, config_.head_dim, slot,
-                             rows_[row].sequence->cache().v(block, layer, head));
+                             row.sequence->cache().v(block, layer, head));
   }
 
   struct Place {
     uint32_t block;
     size_t slot;
   };
-  Place place(size_t row) const {
-    const size_t position = rows_[row].position;
-    return {rows_[row].sequence->blocks()[position / kBlockTokens], position % kBlockTokens};
+  static Place place(const Row& row) {
+    return {row.sequence->blocks()[row.position / kBlockTokens], row.position % kBlockTokens};
+  }
+
+  // Of the rows that other ranks compute: their queries, and the keys and values that are kept
+  // here.
+  void take_others(Worker& worker, size_t layer) {
+    sequence_.share_qkv(worker, scratch_.qkv, row_stride(widths_.qkv()));
+    const size_t dim = config_.head_dim;
+    const Range mine = worker.share(sequence_.others());
+    for (size_t i = mine.begin; i < mine.end; ++i) {
+      const size_t row = sequence_.other(i);
+      for (size_t head = 0; head < length(shard_.heads); ++head)
+        attention_.set_query(head, row, sequence_.queries(row) + head * dim);
+      if (!sequence_.keeps(row)) continue;
+      const float* k = sequence_.keys_values(row);
+      for (size_t head = 0; head < length(shard_.kv_heads); ++head) {
+        keep_k(layer, head, all_rows_[row], k + head * dim);
+        keep_v(layer, head, all_rows_[row], k + widths_.kv + head * dim);
+      }
+    }
   }
 
   void head(Worker& worker) {
     if (wanted_.empty()) return;
-    const Activations a = prepare(worker, wanted_.size(), widths_.hidden, [&](size_t i, float* to) {
-      runtime_.kernels.rms_norm(x(wanted_[i]), weights_.final_norm(), widths_.hidden,
+    own_logits(worker);
+    sequence_.share_rows(worker, logits_, config_.vocab_size, wanted_counts_);
+  }
+
+  void own_logits(Worker& worker) {
+    const std::span<const size_t> wanted = own_wanted_;
+    if (wanted.empty()) return;
+    const Activations a = prepare(worker, wanted.size(), widths_.hidden, [&](size_t i, float* to) {
+      runtime_.kernels.rms_norm(x(wanted[i] - first_), weights_.final_norm(), widths_.hidden,
                                 config_.rms_norm_eps, to);
       return static_cast<const float*>(to);
     });
     begin(worker, Operation::HEAD);
     const size_t vocabulary = config_.vocab_size;
-    float* logits = logits_ + shard_.vocabulary.begin;
+    float* rows = logits_ + first_wanted_ * vocabulary;
+    float* logits = rows + shard_.vocabulary.begin;
     linear(worker, weights_.head(), a, {logits, vocabulary, nullptr, Epilogue::STORE},
            [&](Range panels) {
              const size_t first = panels.begin * kPanel;
              const size_t last = std::min(panels.end * kPanel, length(shard_.vocabulary));
-             for (size_t i = 0; i < wanted_.size(); ++i)
-               if (!finite(logits + i * vocabulary + first, last - first)) report(wanted_[i]);
+             for (size_t i = 0; i < wanted.size(); ++i)
+               if (!finite(logits + i * vocabulary + first, last - first)) report(wanted[i]);
            });
-    ranks_->share_logits(worker, logits_, wanted_.size());
+    ranks_->share_logits(worker, rows, wanted.size());
   }
 
   void report(size_t row) {
@@ -302,10 +373,12 @@ class Transformer::Pass {
 
   void keep_hidden(Worker& worker, size_t index) {
     if (!hidden_) return;
-    const size_t rows = rows_.size(), width = widths_.hidden;
-    const Range mine = worker.share(rows);
+    const size_t width = widths_.hidden;
+    float* all = hidden_ + index * all_rows_.size() * width;
+    const Range mine = worker.share(rows_.size());
     for (size_t row = mine.begin; row < mine.end; ++row)
-      std::copy_n(x(row), width, hidden_ + (index * rows + row) * width);
+      std::copy_n(x(row), width, all + (first_ + row) * width);
+    sequence_.share_rows(worker, all, width, row_counts_);
   }
 
   // ---- linear layers ----
@@ -417,12 +490,21 @@ class Transformer::Pass {
   const float query_scale_;
   Attention attention_;
   std::unique_ptr<TensorRanks> ranks_;
+  SequenceRanks sequence_;
   Buffer memory_;
   Arena arena_;
   StepScratch scratch_;
-  std::vector<int32_t> tokens_;
-  std::vector<Row> rows_;
-  std::vector<size_t> wanted_;  // rows whose logits are
+  uint32_t keeper_of_[kStripes];  // the rank that keeps a stripe, in tree order
+  // Of the whole step; wanted_: rows whose logits are.
+  std::vector<int32_t> all_tokens_;
+  std::vector<Row> all_rows_;
+  std::vector<uint32_t> keepers_;
+  std::vector<size_t> wanted_, row_counts_, wanted_counts_;  // counts: of each rank
+  // Of this rank, from row first_ and wanted row first_wanted_ on.
+  std::span<const int32_t> tokens_;
+  std::span<const Row> rows_;
+  std::span<const size_t> own_wanted_;
+  size_t first_ = 0, first_wanted_ = 0;
   std::vector<AttentionQueries> queries_;
   float* logits_ = nullptr;
   float* hidden_ = nullptr;
@@ -446,8 +528,10 @@ Transformer::Transformer(const ModelConfig& config, const Arithmetic& arithmetic
 
 Transformer::~Transformer() = default;
 
-size_t Transformer::scratch_bytes(const ScratchSize& size, size_t tp, size_t most_context) {
-  return StepScratch::bytes(size) + TensorRanks::scratch_bytes(size.config, tp, size.rows) +
+size_t Transformer::scratch_bytes(const ScratchSize& size, size_t most_context) {
+  return StepScratch::bytes(size) +
+         TensorRanks::scratch_bytes(size.config, size.shard.tp.count, size.rows) +
+         SequenceRanks::scratch_bytes(size.shard.sp, Widths(size.config, size.shard), size.rows) +
          Attention::scratch_bytes(attention_shape(size.config, size.arithmetic, size.shard),
                                   size.kernels, size.threads, size.rows, most_context);
 }

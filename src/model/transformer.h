@@ -30,9 +30,9 @@ class Transformer {
               Runtime runtime, size_t most_rows, size_t most_context);
   ~Transformer();
 
-  /// Scratch that the constructor allocates on one of `tp` ranks: for `rill plan`, and for the test
+  /// Scratch that the constructor allocates: for `rill plan`, and for the test
   /// that streaming scratch does not grow with the context.
-  static size_t scratch_bytes(const ScratchSize& size, size_t tp, size_t most_context);
+  static size_t scratch_bytes(const ScratchSize& size, size_t most_context);
 
   /// One step for several sequences side by side. `logits` receives the wanted rows,
   /// [sum of steps[i].logits][vocab], in order. `hidden`, if not null, receives the residual stream

@@ -21,16 +21,18 @@ Finished under_mpirun(int ranks, const std::string& command) {
 
 TEST(Mpi, LogitsAreTheSameFile) {
   const TestFolder folder;
-  const std::string ids = " --ids 5,1,7,3,9,11,2,8 --hidden --out " + folder.path().string() + "/";
+  const std::string ids = " --ids 5,1,7,3,9,11,2,8,6,5,4,3,2,1,9,8,7,1,2,3 --hidden --out " +
+                          folder.path().string() + "/";
   for (const std::string model : {"tied-gqa-bf16", "bias-f32"}) {
     const std::string command = "rill logits " + golden(model) + ids;
     const Finished alone = run_shell(command + "one");
     ASSERT_EQ(alone.status, 0) << alone.err;
-    for (const int tp : {2, 3}) {
-      const Finished ranks = under_mpirun(tp, command + "ranks --tp " + std::to_string(tp));
+    for (const std::string shape : {"--tp 2", "--tp 3", "--sp 2", "--tp 2 --sp 2"}) {
+      const int count = shape == "--tp 3" ? 3 : shape == "--tp 2 --sp 2" ? 4 : 2;
+      const Finished ranks = under_mpirun(count, command + "ranks " + shape);
       ASSERT_EQ(ranks.status, 0) << ranks.err;
       EXPECT_EQ(read_text(folder.path() / "one"), read_text(folder.path() / "ranks"))
-          << model << ", tp " << tp;
+          << model << " " << shape;
     }
   }
 }
@@ -48,7 +50,8 @@ TEST(Mpi, RunSaysTheSameOnce) {
 }
 
 TEST(Mpi, VerifyComparesWithOneProcess) {
-  const Finished verified = under_mpirun(2, "rill verify " + golden("yarn-bf16") + " --quick");
+  const Finished verified =
+      under_mpirun(4, "rill verify " + golden("yarn-bf16") + " --quick --tp 2 --sp 2");
   EXPECT_EQ(verified.status, 0) << verified.out << verified.err;
   EXPECT_NE(verified.out.find("ranks against"), std::string::npos) << verified.out;
 }
@@ -62,8 +65,9 @@ TEST(Mpi, RefusalsAreToldOnce) {
     EXPECT_EQ(finished.err.find(sentence, first + 1), std::string::npos) << finished.err;
   };
   const std::string model = golden("tied-gqa-bf16");
-  expect_refused(under_mpirun(2, "rill logits " + model + " --ids 1 --out /dev/null --tp 3"), 2,
-                 "rill: --tp 3 --sp 1 makes 3 ranks where 2 run; take ");
+  expect_refused(
+      under_mpirun(2, "rill logits " + model + " --ids 1 --out /dev/null --tp 3"), 2,
+      "rill: --tp 3 --sp 1 makes 3 ranks where 2 run; take --tp 1 --sp 2, --tp 2 --sp 1");
   expect_refused(under_mpirun(3, "rill info " + model), 2, "rill info runs in one process");
   expect_refused(under_mpirun(3, "rill run /nowhere/at/all x"), 1,
                  "rank 0: there is no folder /nowhere/at/all");

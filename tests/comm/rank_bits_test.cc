@@ -26,7 +26,9 @@ class RankBits : public testing::TestWithParam<RankCase> {
  protected:
   RankBits() : whole_(GetParam().folder, GetParam().options) {
     ids_ = GoldenReference(GetParam().folder).prompt;
-    ids_.resize(std::min<size_t>(ids_.size(), 130));
+    // The keys of eleven stripes; the prompt again where it is short.
+    for (size_t i = 0; ids_.size() < 650; ++i) ids_.push_back(ids_[i]);
+    ids_.resize(650);
     base_ = run_model(whole_.config, whole_.arithmetic, whole_.weights, ids_, {});
   }
 
@@ -56,10 +58,25 @@ class RankBits : public testing::TestWithParam<RankCase> {
 
 TEST_P(RankBits, TensorParallel) {
   for (const int tp : {2, 3, 4, 5, 6, 7, 8}) expect_same({tp, 1}, {.threads = 1});
-  expect_same({2, 1}, {.threads = 2, .chunk = 1});
-  expect_same({3, 1}, {.threads = 2, .chunk = 7, .before = 1, .after = 2});
+  expect_same({2, 1}, {.threads = 2, .chunk = 12});
+  expect_same({3, 1}, {.threads = 2, .chunk = 29, .before = 1, .after = 2});
   expect_same({5, 1}, {.threads = 1, .chunk = 100});
   expect_same({8, 1}, {.threads = 1, .chunk = 64});
+}
+
+TEST_P(RankBits, SequenceParallel) {
+  for (const int sp : {2, 3, 4, 5, 7, 8, 16}) expect_same({1, sp}, {.threads = 1});
+  expect_same({1, 2}, {.threads = 2, .chunk = 12});
+  expect_same({1, 3}, {.threads = 2, .chunk = 29, .before = 1, .after = 2});
+  expect_same({1, 5}, {.threads = 1, .chunk = 50, .before = 2, .after = 1});
+  expect_same({1, 64}, {.threads = 1, .chunk = 100});
+}
+
+TEST_P(RankBits, Both) {
+  for (const auto& [tp, sp] : {std::pair{2, 2}, {2, 3}, {3, 2}, {4, 2}, {2, 4}, {8, 2}, {5, 3}})
+    expect_same({tp, sp}, {.threads = 1});
+  expect_same({2, 2}, {.threads = 2, .chunk = 5});
+  expect_same({2, 2}, {.threads = 1, .chunk = 30, .before = 2, .after = 3});
 }
 
 const RankCase kCases[] = {
@@ -70,6 +87,7 @@ const RankCase kCases[] = {
     {"yarn-bf16", {.weights = WeightType::INT4}},
     {"head128-long-bf16", {.block_size = 16}},
     {"bias-f32", {.kv = KvType::F16}},
+    {"yarn-bf16", {.attention = AttentionType::STANDARD, .block_size = 128}},
 };
 
 std::string case_name(const testing::TestParamInfo<RankCase>& info) {

@@ -126,7 +126,7 @@ inline ModelOutput run_model(const ModelConfig& config, const Arithmetic& arithm
   const size_t others = 3, most_rows = chunk + others * (sequences - 1);
   Transformer transformer(config, arithmetic, weights, {*setting.kernels, team, *setting.ranks},
                           most_rows, ids.size() + others * ids.size());
-  KvCache cache({config, weights.shard()}, arithmetic.kv,
+  KvCache cache({config, weights.shard(), arithmetic.block_size}, arithmetic.kv,
                 (ids.size() * (1 + others * (sequences - 1))), sequences);
   std::vector<KvSequence> kv;
   for (size_t i = 0; i < sequences; ++i) kv.emplace_back(cache);

@@ -249,7 +249,7 @@ TEST(Scratch, StreamingDoesNotGrowWithTheContext) {
     Arithmetic arithmetic = golden.arithmetic;
     arithmetic.attention_type = type;
     return Transformer::scratch_bytes(
-        {golden.config, arithmetic, golden.weights.shard(), choose_kernels(), 4, 64}, 1, context);
+        {golden.config, arithmetic, golden.weights.shard(), choose_kernels(), 4, 64}, context);
   };
   EXPECT_EQ(bytes(AttentionType::STREAMING, 1 << 20), bytes(AttentionType::STREAMING, 1 << 10));
   EXPECT_GT(bytes(AttentionType::STANDARD, 1 << 20), bytes(AttentionType::STANDARD, 1 << 10));

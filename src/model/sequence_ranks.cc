@@ -1,0 +1,124 @@
+// SPDX-License-Identifier: Apache-2.0
+#include "model/sequence_ranks.h"
+
+#include <algorithm>
+
+#include "model/arena.h"
+
+namespace rill {
+namespace {
+
+struct Layout {
+  float *queries, *sent, *received;
+  size_t bytes;
+
+  Layout(RankOf sp, const Widths& widths, size_t most_rows, std::byte* base) {
+    Arena arena(base);
+    const size_t rows = sp.count > 1 ? most_rows : 0;
+    queries = arena.take<float>(rows * widths.q);
+    sent = arena.take<float>(rows * 2 * widths.kv);
+    received = arena.take<float>(rows * 2 * widths.kv);
+    bytes = arena.used();
+  }
+};
+
+}  // namespace
+
+SequenceRanks::SequenceRanks(const Ranks& ranks, const Widths& widths, size_t most_rows)
+    : ranks_(ranks.sp()),
+      widths_(widths),
+      memory_(scratch_bytes(ranks.sp_place(), widths, most_rows), "what ranks exchange"),
+      shares_{0, ranks.sp_place()},
+      out_rows_(shares_.me.count),
+      in_rows_(shares_.me.count),
+      bytes_(shares_.me.count) {
+  const Layout layout(shares_.me, widths, most_rows, memory_.data());
+  queries_ = layout.queries;
+  sent_ = layout.sent;
+  received_ = layout.received;
+  keepers_.reserve(most_rows);
+  places_.reserve(most_rows);
+  out_.reserve(2 * shares_.me.count);
+  in_.reserve(2 * shares_.me.count);
+}
+
+size_t SequenceRanks::scratch_bytes(RankOf sp, const Widths& widths, size_t most_rows) {
+  return Layout(sp, widths, most_rows, nullptr).bytes;
+}
+
+void SequenceRanks::plan(std::span<const uint32_t> keepers) {
+  shares_.rows = keepers.size();
+  keepers_.assign(keepers.begin(), keepers.end());
+  places_.assign(keepers.size(), 0);
+  std::fill(out_rows_.begin(), out_rows_.end(), 0);
+  std::fill(in_rows_.begin(), in_rows_.end(), 0);
+  if (shares_.everyone()) return;
+  const Range own = shares_.own();
+  size_t sent = 0, received = 0;
+  for (size_t rank = 0; rank < shares_.me.count; ++rank) {
+    if (rank == shares_.me.index) continue;
+    for (size_t row = own.begin; row < own.end; ++row)
+      if (keepers_[row] == rank) {
+        places_[row] = sent++;
+        ++out_rows_[rank];
+      }
+    const Range theirs = shares_.of(rank);
+    for (size_t row = theirs.begin; row < theirs.end; ++row)
+      if (keeps(row)) {
+        places_[row] = received++;
+        ++in_rows_[rank];
+      }
+  }
+}
+
+void SequenceRanks::share_qkv(Worker& worker, const float* qkv, size_t stride) {
+  if (others() == 0) return;
+  const Range own = shares_.own();
+  worker.barrier();
+  const Range mine = worker.share(length(own));
+  for (size_t i = mine.begin; i < mine.end; ++i) {
+    const float* from = qkv + i * stride;
+    const size_t row = own.begin + i;
+    std::copy_n(from, widths_.q, queries_ + row * widths_.q);
+    if (!keeps(row))
+      std::copy_n(from + widths_.q, 2 * widths_.kv, sent_ + places_[row] * 2 * widths_.kv);
+  }
+  worker.barrier();
+  if (worker.first()) {
+    out_.clear();
+    in_.clear();
+    size_t sent = 0, received = 0;
+    const auto rows = [&](float* base, size_t first, size_t count, size_t width) {
+      return std::as_writable_bytes(std::span(base + first * width, count * width));
+    };
+    for (size_t rank = 0; rank < shares_.me.count; ++rank) {
+      if (rank == shares_.me.index) continue;
+      const int other = static_cast<int>(rank);
+      const Range theirs = shares_.of(rank);
+      out_.push_back({other, rows(queries_, own.begin, length(own), widths_.q)});
+      out_.push_back({other, rows(sent_, sent, out_rows_[rank], 2 * widths_.kv)});
+      in_.push_back({other, rows(queries_, theirs.begin, length(theirs), widths_.q)});
+      in_.push_back({other, rows(received_, received, in_rows_[rank], 2 * widths_.kv)});
+      sent += out_rows_[rank];
+      received += in_rows_[rank];
+    }
+    ranks_.exchange(out_, in_);
+  }
+  worker.barrier();
+}
+
+void SequenceRanks::share_rows(Worker& worker, float* all, size_t width,
+                               std::span<const size_t> counts) {
+  if (others() == 0) return;
+  worker.barrier();
+  if (!worker.first()) return;
+  for (size_t rank = 0; rank < counts.size(); ++rank)
+    bytes_[rank] = counts[rank] * width * sizeof(float);
+  ranks_.all_gather(reinterpret_cast<std::byte*>(all), bytes_);
+}
+
+size_t SequenceRanks::least(size_t value) {
+  return ranks_.least(value);
+}
+
+}  // namespace rill
