@@ -24,8 +24,8 @@ struct RawOptions {
 std::string isa_of(const std::string& method) {
   if (method.find("mpi") != std::string::npos || method.find("MPI") != std::string::npos)
     throw UsageError("--method " + method +
-                     " needs MPI, which this build does not have; use auto, "
-                     "baseline, avx2, avx512, avx512vnni or avx512bf16");
+                     " needs MPI, on which benchmark_qwen3 does not run; use `rill bench` under "
+                     "mpirun, or here auto, baseline, avx2, avx512, avx512vnni or avx512bf16");
   if (method == "auto") return "";
   if (method == "baseline") return "scalar";
   for (const Kernels* kernels : all_kernels())
