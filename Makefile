@@ -22,7 +22,7 @@ sources = find src include apps tests bench tools -name '*.cc' -o -name '*.h'
 space := $(subst ,, )
 
 .DEFAULT_GOAL := build
-.PHONY: build deps demo demo-accuracy test install bench compare clean help
+.PHONY: build deps demo demo-accuracy demo-cluster test install bench compare clean help
 .PHONY: format check-format fuzz asan tsan debug
 
 build: ## compile everything (the programs come to stand in build/bin/)
@@ -42,6 +42,11 @@ demo-accuracy: deps ## score the built-in model on its held-out questions, in ev
 	@$(call configure,release,build)
 	@cmake --build build --parallel $(JOBS) --target programs
 	@tools/demo-accuracy.sh
+
+demo-cluster: deps ## run the built-in model on four MPI ranks and compare every bit with one process
+	@$(call configure,release,build)
+	@cmake --build build --parallel $(JOBS) --target programs
+	@tools/demo-cluster.sh
 
 test: deps ## install what is missing, build, and run every test
 	@$(call configure,release,build)

@@ -134,6 +134,7 @@ int run_bench(const BenchOptions& options) {
   if (!options.roofline.empty() && options.common.ranks.ranks().world().rank() == 0)
     run_gnuplot(roofline_script(rows, options.roofline));
   check_ceilings(rows);
+  options.common.ranks.report();
   return 0;
 }
 

@@ -65,6 +65,7 @@ int run_logits(const LogitsOptions& options) {
   if (writer) writer->commit();
   note("wrote " + options.out + ": logits of " + std::to_string(ids.size()) + " tokens; " +
        describe_run(*model) + "\n");
+  options.common.ranks.report();
   return 0;
 }
 

@@ -103,6 +103,7 @@ int run_run(const RunOptions& options) {
       describe_speed(result) + "\n" + describe_run(*model) +
       (generate.sampling.greedy ? "; greedy" : "; seed " + std::to_string(generate.sampling.seed)) +
       "\n");
+  options.common.ranks.report();
   if (options.stats) note(describe_start(*model, ready, result));
   if (result.reason == StopReason::CONTEXT_FULL) {
     note("rill: the context of " + std::to_string(model->session.context) +

@@ -3,6 +3,8 @@
 
 #include <span>
 
+#include "comm_profile.h"
+
 namespace rill::apps {
 
 const Ranks& RankOptions::ranks() const {
@@ -17,6 +19,10 @@ const Ranks& RankOptions::ranks() const {
     ranks_ = as_usage([&] { return std::make_shared<Ranks>(*world_, tp, sp); });
   }
   return *ranks_;
+}
+
+void RankOptions::report() const {
+  if (profile_) note(comm_profile(ranks()));
 }
 
 std::string RankOptions::shared(const std::function<std::string()>& read) const {
@@ -44,6 +50,10 @@ void add_rank_options(Program& program, CLI::App& command, RankOptions& options)
                   "such groups that cut the context, 1 to 64 (sequence parallel)")
       ->check(CLI::Range(1, 64))
       ->type_name("N")
+      ->group(group);
+  command
+      .add_flag("--profile-comm", options.profile_,
+                "also the bytes that each rank sent, and the time that it took")
       ->group(group);
 }
 

@@ -18,6 +18,9 @@ class RankOptions {
   /// ranks do not make.
   const Ranks& ranks() const;
 
+  /// With --profile-comm: tells what the ranks have told each other. Called by all ranks.
+  void report() const;
+
   /// Text that only the first rank can read, for all ranks.
   std::string shared(const std::function<std::string()>& read) const;
 
@@ -25,6 +28,7 @@ class RankOptions {
   friend void add_rank_options(Program& program, CLI::App& command, RankOptions& options);
   Communicator* world_ = nullptr;
   int tp_ = 0, sp_ = 0;  // 0: what the other one leaves
+  bool profile_ = false;
   mutable std::shared_ptr<Ranks> ranks_;
 };
 

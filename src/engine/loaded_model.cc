@@ -6,6 +6,7 @@
 
 #include "base/error.h"
 #include "base/topology.h"
+#include "engine/handshake.h"
 
 namespace rill {
 namespace {
@@ -25,6 +26,12 @@ int threads_for(const LoadOptions& options) {
   const bool said = options.threads > 0 || std::getenv("OMP_NUM_THREADS");
   if (said || ranks * affinity_cores() <= machine_cores()) return options.threads;
   return std::max(1, available_cores() / ranks);
+}
+
+/// The sizes that all ranks must have in common.
+std::string describe(const SessionSize& size) {
+  return ", chunk " + std::to_string(size.chunk) + ", context " + std::to_string(size.context) +
+         ", " + std::to_string(size.sequences) + " sequences";
 }
 
 PlanSubject subject_of(const ModelConfig& config, const Arithmetic& arithmetic,
@@ -88,6 +95,7 @@ std::unique_ptr<LoadedModel> LoadedModel::load(const std::filesystem::path& fold
   checkpoint.check(config);
   const Arithmetic arithmetic = resolve_arithmetic(options.arithmetic, stored_type(checkpoint),
                                                    block_scope(config, options.session));
+  shake_hands(options.ranks->world(), checkpoint, describe(arithmetic) + describe(options.session));
   const Kernels& kernels = choose_kernels(options.isa);
   Team team(threads_for(options));
   const auto [session, plan] =

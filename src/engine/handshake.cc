@@ -1,0 +1,79 @@
+// SPDX-License-Identifier: Apache-2.0
+#include "engine/handshake.h"
+
+#include <algorithm>
+#include <cstring>
+#include <filesystem>
+
+#include "base/error.h"
+#include "base/mapped_file.h"
+#include "build_commit.h"
+
+namespace rill {
+namespace {
+
+// FNV-1a (Fowler, Noll, Vo) over words of eight bytes: against accidents, not against malice.
+class Hash {
+ public:
+  void add(std::span<const std::byte> bytes) {
+    uint64_t word = bytes.size();
+    mix(word);
+    for (size_t at = 0; at < bytes.size(); at += sizeof word) {
+      word = 0;
+      std::memcpy(&word, bytes.data() + at, std::min(sizeof word, bytes.size() - at));
+      mix(word);
+    }
+  }
+  void add(std::string_view text) { add(std::as_bytes(std::span(text))); }
+  uint64_t value() const { return value_; }
+
+ private:
+  void mix(uint64_t word) {
+    value_ = (value_ ^ word) * 0x100000001b3ull;
+    value_ ^= value_ >> 32;
+  }
+  uint64_t value_ = 0xcbf29ce484222325ull;
+};
+
+uint64_t hash_of(std::string_view text) {
+  Hash hash;
+  hash.add(text);
+  return hash.value();
+}
+
+}  // namespace
+
+uint64_t model_hash(const Checkpoint& checkpoint) {
+  constexpr size_t kEnd = size_t{64} << 10;
+  Hash hash;
+  hash.add(MappedFile::open(std::filesystem::path(checkpoint.folder()) / "config.json").text());
+  for (const TensorInfo& tensor : checkpoint.tensors()) {
+    hash.add(tensor.name);
+    hash.add(dtype_name(tensor.dtype));
+    hash.add(shape_text(tensor.shape));
+    const size_t end = std::min(kEnd, tensor.bytes.size());
+    hash.add(tensor.bytes.first(end));
+    hash.add(tensor.bytes.last(end));
+  }
+  return hash.value();
+}
+
+void require_same(Communicator& world, uint64_t value, const std::string& what) {
+  std::vector<uint64_t> values(static_cast<size_t>(world.size()));
+  values[static_cast<size_t>(world.rank())] = value;
+  const std::vector<size_t> bytes(values.size(), sizeof value);
+  world.all_gather(reinterpret_cast<std::byte*>(values.data()), bytes);
+  for (size_t rank = 1; rank < values.size(); ++rank)
+    if (values[rank] != values[0])
+      fail("rank ", rank, " has ", what, " than rank 0; start all ranks with the same");
+}
+
+void shake_hands(Communicator& world, const Checkpoint& checkpoint, const std::string& options) {
+  if (world.size() == 1) return;
+  require_same(world, hash_of(std::string(kBuildCommit) + " " + __VERSION__),
+               "another build of Rill");
+  require_same(world, hash_of(options), "other options or weight types (" + options + " here)");
+  require_same(world, model_hash(checkpoint), "another model (its files differ)");
+}
+
+}  // namespace rill
