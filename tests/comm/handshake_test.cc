@@ -27,7 +27,8 @@ TEST(Handshake, NamesTheRankAndWhatDiffers) {
       shake_hands(world, golden_checkpoint(odd ? model : "tied-gqa-bf16"), odd ? options : "same");
     });
   };
-  expect_error([&] { with("yarn-bf16", "same"); }, {"rank 2 has another model than rank 0"});
+  expect_error([&] { with("yarn-bf16", "same"); },
+               {"rank 2 has another model (its files differ) than rank 0"});
   expect_error([&] { with("tied-gqa-bf16", "other"); }, {"rank 2 has other options"});
 }
 
