@@ -5,6 +5,7 @@
 
 #include <algorithm>
 
+#include "comm/launcher.h"
 #include "engine/bench_values.h"
 #include "model/config.h"
 #include "program.h"
@@ -22,24 +23,33 @@ struct RawOptions {
 
 /// The instruction set behind a method's name; "" for auto.
 std::string isa_of(const std::string& method) {
-  if (method.find("mpi") != std::string::npos || method.find("MPI") != std::string::npos)
-    throw UsageError("--method " + method +
-                     " needs MPI, on which benchmark_qwen3 does not run; use `rill bench` under "
-                     "mpirun, or here auto, baseline, avx2, avx512, avx512vnni or avx512bf16");
+  const std::string ranks = "mpi";
   if (method == "auto") return "";
-  if (method == "baseline") return "scalar";
+  if (method == "baseline" || method == ranks) return "scalar";
+  const std::string name =
+      method.rfind(ranks + "+", 0) == 0 ? method.substr(ranks.size() + 1) : method;
   for (const Kernels* kernels : all_kernels())
-    if (method == kernels->name) return method;
+    if (name == kernels->name) return name;
   throw UsageError("--method is '" + method +
-                   "'; use auto, baseline, avx2, avx512, avx512vnni or avx512bf16");
+                   "'; use auto, baseline, avx2, avx512, avx512vnni or avx512bf16, and under "
+                   "mpirun mpi, mpi+avx2, ...");
+}
+
+/// A method that names MPI needs a launcher.
+void require_launcher(const std::string& method) {
+  if (method.rfind("mpi", 0) == 0 && !under_launcher())
+    throw UsageError("--method " + method +
+                     " runs on ranks, but no launcher started any; start "
+                     "it with mpirun -n N or srun");
 }
 
 std::string label_of(const Kernels& kernels) {
   std::string label = kernels.name;
-  if (label == "scalar") return "Baseline";
+  const std::string ranks = under_launcher() ? "MPI" : "";
+  if (label == "scalar") return ranks.empty() ? "Baseline" : ranks;
   std::transform(label.begin(), label.end(), label.begin(),
                  [](unsigned char c) { return static_cast<char>(std::toupper(c)); });
-  return label;
+  return ranks + (ranks.empty() ? "" : "+") + label;
 }
 
 /// The methods of the tables: the one asked for, or baseline, AVX2 and this machine's best.
@@ -65,7 +75,10 @@ std::vector<Method> methods_of(const QwenBenchmark& asked) {
 
 QwenBenchmark understand(RawOptions raw) {
   QwenBenchmark& asked = raw.asked;
-  if (!asked.method.empty()) isa_of(asked.method);
+  if (!asked.method.empty()) {
+    isa_of(asked.method);
+    require_launcher(asked.method);
+  }
   if (!asked.common.model.empty() && !asked.shape.empty())
     throw UsageError("--model and --shape were both given; give one of them");
   if (asked.common.model.empty() && asked.shape.empty()) asked.shape = kDefaultShape;
@@ -97,8 +110,10 @@ int run(const RawOptions& raw) {
   const QwenBenchmark asked = understand(raw);
   const std::vector<Method> methods = methods_of(asked);
   const std::unique_ptr<LoadedModel> model = load_for(asked);
-  return asked.verify.empty() ? print_tables(asked, *model, methods)
-                              : verify_attentions(asked, *model, methods.front());
+  const int status = asked.verify.empty() ? print_tables(asked, *model, methods)
+                                          : verify_attentions(asked, *model, methods.front());
+  asked.common.ranks.report();
+  return status;
 }
 
 CLI::Option* add_size(CLI::App& app, const char* name, size_t& target, size_t least, size_t most,
@@ -123,8 +138,9 @@ void add_model_options(CLI::App& app, RawOptions& raw) {
          "auto, f32 or bf16 (default auto)");
   parsed("--kv", common.arithmetic.kv, parse_kv_type, "auto, f16, bf16 or f32 (default auto)");
   app.add_option("--method,--isa", raw.asked.method,
-                 "auto, baseline (scalar), avx2, avx512, avx512vnni or avx512bf16 (default: tables "
-                 "of baseline, avx2 and this machine's best)");
+                 "auto, baseline (scalar), avx2, avx512, avx512vnni or avx512bf16; under mpirun "
+                 "also mpi (scalar), mpi+avx2, ... (default: tables of baseline, avx2 and this "
+                 "machine's best)");
   app.add_option("--attention", raw.attention,
                  "standard or streaming (default standard; the tables show both)");
   add_thread_option(app, common);
@@ -175,9 +191,13 @@ int main(int argc, char** argv) {
         auto raw = std::make_shared<RawOptions>();
         add_model_options(program.app, *raw);
         add_measuring_options(program.app, *raw);
+        add_rank_options(program, program.app, raw->asked.common.ranks);
+        add_strategy_option(program.app, raw->asked.common.ranks);
+        program.chosen = &program.app;
         program.app.footer(
             "Examples:\n  benchmark_qwen3 --shape qwen3-0.6b\n  benchmark_qwen3 --model FOLDER "
-            "--verify 151644,872 --gen-len 3");
+            "--verify 151644,872 --gen-len 3\n  mpirun -n 4 benchmark_qwen3 --method mpi+avx2 "
+            "--parallel-strategy sequence");
         program.action = [raw] { return run(*raw); };
       });
 }

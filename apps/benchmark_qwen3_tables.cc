@@ -198,9 +198,9 @@ int print_tables(const QwenBenchmark& asked, LoadedModel& model,
     arithmetic.replace(at, 18, "both attentions");
   print("model " + (asked.shape.empty() ? asked.common.model : asked.shape + ", random weights") +
         "; " + arithmetic + "; " + std::to_string(model.team.size()) +
-        (model.team.size() == 1 ? " thread" : " threads") + "; mean of " +
-        std::to_string(asked.iterations) + " runs after " + std::to_string(asked.warm_ups) +
-        " not counted\n");
+        (model.team.size() == 1 ? " thread" : " threads") + describe_ranks(model.ranks) +
+        "; mean of " + std::to_string(asked.iterations) + " runs after " +
+        std::to_string(asked.warm_ups) + " not counted\n");
   std::vector<std::vector<Times>> times;  // [methods][attentions]
   for (const Method& method : methods) {
     times.emplace_back();

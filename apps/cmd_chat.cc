@@ -40,6 +40,7 @@ class Chat {
       : text_(TextSide::load(options.common.model)),
         system_(options.chat.system),
         think_(options.chat.think),
+        ranks_(options.common.ranks),
         model_(LoadedModel::load(options.common.model, options.common.load_options())),
         generate_(options.generation.over(default_sampling(model_->generation))),
         session_(*model_),
@@ -54,33 +55,51 @@ class Chat {
       note(describe_run(*model_) + "; " + std::to_string(model_->session.context) +
            " tokens of context. /help lists what you can type.\n");
     }
-    while (true) {
-      const LineEditor::Input input = editor.read();
-      if (input.event == LineEditor::Event::END) return 0;
-      if (input.event == LineEditor::Event::INTERRUPTED) {
-        note("(Ctrl-D or /exit leaves)\n");
-        continue;
-      }
-      if (input.line.find_first_not_of(" \t") == std::string::npos) continue;
-      try {
-        if (input.line.front() != '/') {
-          answer(input.line);
-        } else if (!command(input.line)) {
-          return 0;
-        }
-      } catch (const DoesNotFit&) {
-        throw;
-      } catch (const OutputLost&) {
-        throw;
-      } catch (const Error& error) {  // the conversation goes on
-        note(std::string("rill: ") + error.what() + "\n");
-        failed_ = true;
-      }
-      if (failed_ && !editor.terminal()) return 1;  // nobody is there to react
+    bool more = true;
+    while (more) {
+      const LineEditor::Input input = next(editor);
+      if (input.event == LineEditor::Event::END) break;
+      more = take(input);
     }
+    ranks_.report();
+    return failed_ && !editor.terminal() ? 1 : 0;
   }
 
  private:
+  /// What the first rank reads, for all ranks.
+  LineEditor::Input next(LineEditor& editor) const {
+    using Event = LineEditor::Event;
+    const std::string word = ranks_.shared([&] {
+      if (failed_ && !editor.terminal()) return std::string("E");  // nobody is there to react
+      const LineEditor::Input input = editor.read();
+      if (input.event == Event::LINE) return "L" + input.line;
+      return std::string(input.event == Event::END ? "E" : "I");
+    });
+    if (word[0] == 'L') return {Event::LINE, word.substr(1)};
+    return {word[0] == 'E' ? Event::END : Event::INTERRUPTED, ""};
+  }
+
+  /// Answers a line or carries it out; false to leave.
+  bool take(const LineEditor::Input& input) {
+    if (input.event == LineEditor::Event::INTERRUPTED) {
+      note("(Ctrl-D or /exit leaves)\n");
+      return true;
+    }
+    if (input.line.find_first_not_of(" \t") == std::string::npos) return true;
+    try {
+      if (input.line.front() == '/') return command(input.line);
+      answer(input.line);
+    } catch (const DoesNotFit&) {
+      throw;
+    } catch (const OutputLost&) {
+      throw;
+    } catch (const Error& error) {  // the conversation goes on
+      note(std::string("rill: ") + error.what() + "\n");
+      failed_ = true;
+    }
+    return true;
+  }
+
   void answer(const std::string& line) {
     require_utf8(line, "the message");
     ChatInput input = conversation();
@@ -97,7 +116,7 @@ class Chat {
     const GenerateResult result =
         generator_.generate(prompt, generate_, [&](std::string_view piece) {
           printer.piece(piece);
-          return !interrupt.requested();
+          return !interrupt.requested(model_->ranks.world());
         });
     printer.finish();
     note(describe_speed(result) + "; " + describe_run(*model_) + "\n");
@@ -144,6 +163,7 @@ class Chat {
 
   void save(const std::string& name) {
     if (name.empty()) fail("/save needs the name of a file; type it behind /save");
+    if (model_->ranks.world().rank() > 0) return;
     const ChatInput input = conversation();
     OrderedJson object;
     object["messages"] = input.messages;
@@ -165,6 +185,7 @@ class Chat {
   TextSide text_;
   std::string system_;
   bool think_;
+  const RankOptions& ranks_;
   std::unique_ptr<LoadedModel> model_;
   GenerateOptions generate_;
   Session session_;
@@ -181,6 +202,7 @@ void add_chat_command(Program& program) {
       program, "chat", "talk with a model, several turns; /help there lists commands",
       "rill chat models/rill-demo --think off", [options] { return Chat(*options).run(); });
   add_common_options(*command, options->common);
+  add_rank_options(program, *command, options->common.ranks);
   add_template_options(*command, options->chat);
   add_generation_options(*command, options->generation);
 }

@@ -5,7 +5,6 @@
 #include <algorithm>
 #include <iomanip>
 #include <memory>
-#include <optional>
 #include <sstream>
 
 #include "answer_printer.h"
@@ -90,13 +89,11 @@ int run_run(const RunOptions& options) {
   Generator generator(*model, session, &text);
 
   AnswerPrinter printer(is_terminal(STDOUT_FILENO));
-  // Several ranks would stop at different tokens: there Ctrl-C ends the job.
-  std::optional<Interrupt> interrupt;
-  if (model->ranks.world().size() == 1) interrupt.emplace();
+  const Interrupt interrupt;
   const double ready = process_age();
   const GenerateResult result = generator.generate(prompt, generate, [&](std::string_view piece) {
     printer.piece(piece);
-    return !interrupt || !interrupt->requested();
+    return !interrupt.requested(model->ranks.world());
   });
   printer.finish();
   note(

@@ -84,7 +84,7 @@ void add_arithmetic_options(CLI::App& command, CommonOptions& options, Attention
   add_parsed(command, "--isa", options.isa, parse_isa,
              "instruction set: auto, scalar, avx2, avx512, avx512vnni, avx512bf16 (default: "
              "$RILL_ISA, else the best of this machine); never changes a result")
-      ->group("Machine (never part of the result)");
+      ->group(kMachineGroup);
 }
 
 void add_thread_option(CLI::App& command, CommonOptions& options) {
@@ -93,7 +93,7 @@ void add_thread_option(CLI::App& command, CommonOptions& options) {
                   "threads (default: $OMP_NUM_THREADS, else the cores left to this process)")
       ->check(CLI::Range(1, 1024))
       ->type_name("N")
-      ->group("Machine (never part of the result)");
+      ->group(kMachineGroup);
 }
 
 void add_chunk_option(CLI::App& command, CommonOptions& options) {
@@ -101,7 +101,7 @@ void add_chunk_option(CLI::App& command, CommonOptions& options) {
       .add_option("--chunk", options.chunk, "most tokens of the prompt in one step (default 512)")
       ->check(CLI::Range(size_t{1}, size_t{1} << 20))
       ->type_name("N")
-      ->group("Machine (never part of the result)");
+      ->group(kMachineGroup);
 }
 
 void add_context_option(CLI::App& command, CommonOptions& options) {

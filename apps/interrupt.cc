@@ -29,6 +29,10 @@ Interrupt::~Interrupt() {
 bool Interrupt::requested() const {
   return interrupted != 0;
 }
+bool Interrupt::requested(Communicator& world) const {
+  if (world.size() == 1) return requested();
+  return world.least(requested() ? 0 : 1) == 0;
+}
 void Interrupt::reset() {
   interrupted = 0;
 }

@@ -3,6 +3,8 @@
 #pragma once
 #include <csignal>
 
+#include "comm/communicator.h"
+
 namespace rill::apps {
 
 /// While one lives, SIGINT is remembered instead of ending the process.
@@ -15,6 +17,8 @@ class Interrupt {
 
   /// Was there a SIGINT since the last reset?
   bool requested() const;
+  /// On any rank? All ranks ask together, so that all stop at the same place.
+  bool requested(Communicator& world) const;
   void reset();
 
  private:

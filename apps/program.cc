@@ -17,6 +17,7 @@
 
 #include "comm/launcher.h"
 #include "engine/memory_plan.h"
+#include "rank_agreement.h"
 #include "rill/rill.h"
 
 namespace rill::apps {
@@ -40,7 +41,7 @@ std::string one_line(std::string text) {
   return text;
 }
 
-/// Standard error of a rank whose output goes nowhere, for the reason of its end.
+/// Standard error of a rank whose output goes nowhere, for the reason of its end; open to the last.
 class LastWord {
  public:
   explicit LastWord(const Communicator& world) {
@@ -52,29 +53,41 @@ class LastWord {
   }
   LastWord(const LastWord&) = delete;
   LastWord& operator=(const LastWord&) = delete;
-  ~LastWord() {
-    if (descriptor_ != STDERR_FILENO) ::close(descriptor_);
-  }
+  int descriptor() const { return descriptor_; }
   void say(const std::string& text) const { (void)write_all(descriptor_, text); }
 
  private:
   int descriptor_ = STDERR_FILENO;
 };
 
+/// A mistake on the command line is every rank's, and each of them ends by itself. One that is not
+/// (an --isa that this machine lacks) leaves its rank alone at the end: then it says so and goes.
+void end_alone(const std::string& last_words, const LastWord& last_word) {
+  std::thread([last_words, descriptor = last_word.descriptor()] {
+    std::this_thread::sleep_for(std::chrono::seconds(3));
+    (void)write_all(descriptor, last_words);
+    std::_Exit(2);
+  }).detach();
+}
+
 /// Tells why this program ends, and returns its exit status. One of several ranks ends them all
-/// with an error (1); a mistake on the command line (2) is everyone's.
+/// with an error (1), or with a mistake on the command line (2) that only it has made.
 int report(Program& program, const LastWord& last_word, const std::string& sentence, int status,
            const std::string& table = "") {
   Communicator& world = program.world;
   const bool several = world.size() > 1;
-  if (several && status == 2 && world.rank() > 0) return status;
+  const std::string name = program.app.get_name() + ": ";
+  const std::string rank = several ? "rank " + std::to_string(world.rank()) + ": " : "";
+  if (several && status == 2) {
+    end_alone(world.rank() > 0 ? name + rank + one_line(sentence) + "\n" : "", last_word);
+    if (world.rank() == 0) last_word.say(name + one_line(sentence) + "\n");
+    return status;
+  }
   // What ails all ranks is told by the first, which has ended the others by the time they would.
   const auto turn = std::chrono::milliseconds(100 * std::min(world.rank(), 20));
   std::this_thread::sleep_for(turn);
-  const std::string rank =
-      several && status == 1 ? "rank " + std::to_string(world.rank()) + ": " : "";
-  last_word.say(program.app.get_name() + ": " + rank + one_line(sentence) + "\n" + table);
-  if (several && status == 1) world.end_job(status);
+  last_word.say(name + rank + one_line(sentence) + "\n" + table);
+  if (several) world.end_job(status);
   return status;
 }
 
@@ -100,12 +113,12 @@ std::string explain(const CLI::App& app, const CLI::ParseError& error, int argc,
   return sentence + "; see " + invocation(app) + " --help";
 }
 
-int run_guarded(Program& program, const LastWord& last_word) {
+int run_guarded(Program& program, const LastWord& last_word, const std::function<int()>& body) {
   const auto end = [&](const std::string& sentence, int status, const std::string& table = "") {
     return report(program, last_word, sentence, status, table);
   };
   try {
-    const int status = program.action ? program.action() : 0;
+    const int status = body();
     std::cout.flush();
     if (!std::cout) fail("cannot write to standard output; see that its disk has room");
     return status;
@@ -143,6 +156,25 @@ std::vector<std::string> words_of(int argc, char** argv, const Program& program)
   return words;
 }
 
+/// Understands the command line; returns why not, "" if all is well.
+std::string parse(Program& program, int argc, char** argv) {
+  try {
+    program.app.parse(words_of(argc, argv, program));
+    check_ranks(program);
+  } catch (const CLI::ParseError& error) {
+    if (error.get_exit_code() != 0) return explain(program.app, error, argc, argv);
+    std::ostringstream text;  // --help, --version
+    program.app.exit(error, text, text);
+    program.action = [shown = text.str()] {
+      print(shown);
+      return 0;
+    };
+  } catch (const Error& error) {  // an option's text that its parser refuses
+    return error.what();
+  }
+  return "";
+}
+
 }  // namespace
 
 CLI::App* add_command(Program& program, const std::string& name, const std::string& description,
@@ -168,30 +200,17 @@ int run_program(int argc, char** argv, const std::string& description,
     note(name + ": " + error.what() + "\n");
     return 1;
   }
+  const LastWord last_word(*world);
   CLI::App app(description, name);
   app.set_version_flag("--version", std::string(version()));
   app.failure_message(CLI::FailureMessage::simple);
-  const LastWord last_word(*world);
   Program program{app, {}, *world};
   define(program);
-  try {
-    app.parse(words_of(argc, argv, program));
-    check_ranks(program);
-  } catch (const CLI::ParseError& error) {
-    if (error.get_exit_code() == 0) {  // --help, --version
-      std::ostringstream text;
-      app.exit(error, text, text);
-      program.action = [&text] {
-        print(text.str());
-        return 0;
-      };
-      return run_guarded(program, last_word);
-    }
-    return report(program, last_word, explain(app, error, argc, argv), 2);
-  } catch (const Error& error) {  // an option's text that its parser refuses
-    return report(program, last_word, error.what(), 2);
-  }
-  return run_guarded(program, last_word);
+  return run_guarded(program, last_word, [&] {
+    require_same_program(*world);
+    require_same_options(program, parse(program, argc, argv));
+    return program.action ? program.action() : 0;
+  });
 }
 
 void print(std::string_view text) {

@@ -26,6 +26,9 @@ class OutputLost : public Error {
   using Error::Error;
 };
 
+/// The options that may differ from rank to rank.
+constexpr const char* kMachineGroup = "Machine (never part of the result)";
+
 /// A command line being defined. The callback of the chosen (sub)command sets `action`, which runs
 /// after the whole line was understood and returns the exit status.
 struct Program {

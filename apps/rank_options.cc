@@ -57,4 +57,27 @@ void add_rank_options(Program& program, CLI::App& command, RankOptions& options)
       ->group(group);
 }
 
+void add_strategy_option(CLI::App& command, RankOptions& options) {
+  command
+      .add_option_function<std::string>(
+          "--parallel-strategy",
+          [&options](const std::string& text) {
+            const bool headwise = text == "headwise";
+            if (!headwise && text != "sequence")
+              throw UsageError("--parallel-strategy is '" + text + "'; use headwise or sequence");
+            const int ranks = options.world_->size(), most = headwise ? 8 : 64;
+            if (ranks > most)
+              throw UsageError("--parallel-strategy " + text + " takes 1 to " +
+                               std::to_string(most) + " ranks, but " + std::to_string(ranks) +
+                               " run; start fewer, or take " + shapes_of(ranks));
+            options.tp_ = headwise ? ranks : 1;
+            options.sp_ = headwise ? 1 : ranks;
+          },
+          "headwise: all ranks cut heads and columns (as --tp; the default); sequence: all cut the "
+          "context (as --sp)")
+      ->excludes("--tp")
+      ->excludes("--sp")
+      ->group("Ranks (under mpirun or srun; never part of the result)");
+}
+
 }  // namespace rill::apps

@@ -26,6 +26,7 @@ class RankOptions {
 
  private:
   friend void add_rank_options(Program& program, CLI::App& command, RankOptions& options);
+  friend void add_strategy_option(CLI::App& command, RankOptions& options);
   Communicator* world_ = nullptr;
   int tp_ = 0, sp_ = 0;  // 0: what the other one leaves
   bool profile_ = false;
@@ -33,5 +34,8 @@ class RankOptions {
 };
 
 void add_rank_options(Program& program, CLI::App& command, RankOptions& options);
+/// --parallel-strategy headwise|sequence, in place of --tp and --sp: all ranks one way. After
+/// add_rank_options.
+void add_strategy_option(CLI::App& command, RankOptions& options);
 
 }  // namespace rill::apps

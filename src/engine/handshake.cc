@@ -41,12 +41,25 @@ uint64_t hash_of(std::string_view text) {
   return hash.value();
 }
 
+// What decides a result besides the tensors: sizes, when to stop and how to sample, and the ids of
+// a text.
+constexpr const char* kWholeFiles[] = {"config.json", "generation_config.json", "tokenizer.json",
+                                       "tokenizer_config.json", "chat_template.jinja"};
+
 }  // namespace
+
+uint64_t program_hash() {
+  return hash_of(MappedFile::open("/proc/self/exe").text());
+}
 
 uint64_t model_hash(const Checkpoint& checkpoint) {
   constexpr size_t kEnd = size_t{64} << 10;
   Hash hash;
-  hash.add(MappedFile::open(std::filesystem::path(checkpoint.folder()) / "config.json").text());
+  const std::filesystem::path folder(checkpoint.folder());
+  for (const char* name : kWholeFiles) {
+    hash.add(name);
+    if (std::filesystem::exists(folder / name)) hash.add(MappedFile::open(folder / name).text());
+  }
   for (const TensorInfo& tensor : checkpoint.tensors()) {
     hash.add(tensor.name);
     hash.add(dtype_name(tensor.dtype));

@@ -8,8 +8,11 @@
 
 namespace rill {
 
-/// A hash of a model's files: config.json, the name, type and shape of every tensor, and the first
-/// and last 64 KiB of each.
+/// A hash of the program that runs: its whole file.
+uint64_t program_hash();
+
+/// A hash of a model's files: its small ones whole (config.json, those of the tokenizer), the name,
+/// type and shape of every tensor, and the first and last 64 KiB of each.
 uint64_t model_hash(const Checkpoint& checkpoint);
 
 /// Throws rill::Error on all ranks, naming the first one whose `value` is not rank 0's and `what`

@@ -6,9 +6,7 @@
 #include "model/stripe_tree.h"
 
 namespace rill {
-namespace {
 
-// The ways to make `ranks` out of tp x sp: "--tp 1 --sp 6, --tp 2 --sp 3".
 std::string shapes_of(int ranks) {
   std::string text;
   for (int tp = 1; tp <= static_cast<int>(kLeaves); ++tp) {
@@ -19,13 +17,15 @@ std::string shapes_of(int ranks) {
   return text;
 }
 
+namespace {
+
 void check(int ranks, int tp, int sp) {
   const bool known =
       tp >= 1 && sp >= 1 && tp <= static_cast<int>(kLeaves) && sp <= static_cast<int>(kStripes);
   if (known && tp * sp == ranks) return;
   const std::string shapes = shapes_of(ranks);
-  fail("--tp ", tp, " --sp ", sp, " makes ", tp * sp, " ranks where ", ranks,
-       ranks == 1 ? " runs" : " run", "; ",
+  fail("--tp ", tp, " --sp ", sp, known ? " makes " : " is beyond 8 x 64, and makes ", tp * sp,
+       " ranks where ", ranks, ranks == 1 ? " runs" : " run", "; ",
        shapes.empty() ? "no shape has that many: start tp x sp ranks, tp 1 to 8 and sp 1 to 64"
                       : "take " + shapes);
 }

@@ -3,6 +3,7 @@
 // parallel), sp such groups cut its context (sequence parallel).
 #pragma once
 #include <memory>
+#include <string>
 
 #include "comm/communicator.h"
 
@@ -12,6 +13,9 @@ namespace rill {
 struct RankOf {
   size_t index = 0, count = 1;
 };
+
+/// The shapes that make up so many ranks, "--tp 1 --sp 6, --tp 2 --sp 3"; "" if none does.
+std::string shapes_of(int ranks);
 
 class Ranks {
  public:

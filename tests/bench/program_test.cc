@@ -187,7 +187,7 @@ TEST(BenchmarkQwen3, RefusesInOneSentence) {
     EXPECT_EQ(std::count(run.err.begin(), run.err.end(), '\n'), 1) << run.err;
   }
   const Finished mpi = run_benchmark("--method mpi");
-  EXPECT_NE(mpi.err.find("MPI, on which benchmark_qwen3 does not run"), std::string::npos)
+  EXPECT_NE(mpi.err.find("--method mpi runs on ranks, but no launcher"), std::string::npos)
       << mpi.err;
 }
 

@@ -35,13 +35,23 @@ TEST(Handshake, NamesTheRankAndWhatDiffers) {
 // One changed byte at the end of a tensor of more than 128 KiB counts, as do the tensors' names.
 TEST(Handshake, HashesTheEndsOfTensors) {
   const TestFolder folder;
-  for (const char* file : {"config.json", "model.safetensors"})
-    folder.write(file, read_text(golden_folder() / "deep-bf16" / file));
+  std::filesystem::copy(golden_folder() / "deep-bf16", folder.path(),
+                        std::filesystem::copy_options::recursive);
   const uint64_t before = model_hash(Checkpoint::open(folder.path()));
   EXPECT_EQ(before, model_hash(golden_checkpoint("deep-bf16")));
   std::string changed = read_text(golden_folder() / "deep-bf16" / "model.safetensors");
   changed.back() = static_cast<char>(changed.back() ^ 1);
   folder.write("model.safetensors", changed);
+  EXPECT_NE(before, model_hash(Checkpoint::open(folder.path())));
+}
+
+// When to stop and how to sample is part of what ranks agree on.
+TEST(Handshake, HashesTheSmallFiles) {
+  const TestFolder folder;
+  std::filesystem::copy(golden_folder() / "deep-bf16", folder.path(),
+                        std::filesystem::copy_options::recursive);
+  const uint64_t before = model_hash(Checkpoint::open(folder.path()));
+  folder.write("generation_config.json", "{\"do_sample\": true}");
   EXPECT_NE(before, model_hash(Checkpoint::open(folder.path())));
 }
 

@@ -2,22 +2,11 @@
 // The programs under mpirun: same files, one sentence for every refusal, no rank left behind.
 #include <gtest/gtest.h>
 
-#include "cli/process.h"
+#include "comm/mpirun.h"
 #include "model/test_folder.h"
 
 namespace rill {
 namespace {
-
-// More ranks than cores, and as root where tests run so.
-const std::string kMpirun =
-    "export PATH=\"" RILL_BIN_DIR
-    ":$PATH\" OMPI_ALLOW_RUN_AS_ROOT=1 OMPI_ALLOW_RUN_AS_ROOT_CONFIRM=1 "
-    "OMPI_MCA_rmaps_base_oversubscribe=1 OMPI_MCA_btl_base_warn_component_unused=0 "
-    "OMP_NUM_THREADS=1; mpirun -n ";
-
-Finished under_mpirun(int ranks, const std::string& command) {
-  return run_shell(kMpirun + std::to_string(ranks) + " " + command);
-}
 
 TEST(Mpi, LogitsAreTheSameFile) {
   const TestFolder folder;
@@ -41,12 +30,84 @@ TEST(Mpi, RunSaysTheSameOnce) {
   const std::string command = "rill run " + kDemo + " --greedy --max-tokens 20";
   const Finished alone = run_shell("echo Who are you? | " + command);
   // Standard input reaches the first rank only.
-  const Finished ranks = run_shell(kMpirun.substr(0, kMpirun.find("mpirun")) +
-                                   "echo Who are you? | mpirun -n 2 " + command);
+  const Finished ranks = run_shell(kMpirunSetup + "echo Who are you? | mpirun -n 2 " + command);
   ASSERT_EQ(alone.status, 0) << alone.err;
   ASSERT_EQ(ranks.status, 0) << ranks.err;
   EXPECT_EQ(alone.out, ranks.out);
   EXPECT_NE(ranks.err.find("on each of 2 ranks (tp 2 x sp 1)"), std::string::npos) << ranks.err;
+}
+
+// A conversation over pipes: the first rank reads and writes, the others follow.
+TEST(Mpi, ChatSaysTheSameOnce) {
+  const TestFolder folder;
+  const auto script = [&](const std::string& file) {
+    folder.write("lines", "Who are you?\n/think off\n\n/system Be brief.\nTell me more.\n/save " +
+                              (folder.path() / file).string() + "\n/clear\nWho are you?\n");
+    return " <" + (folder.path() / "lines").string();
+  };
+  const std::string command = "rill chat " + kDemo + " --greedy --max-tokens 20";
+  const Finished alone = run_shell(command + script("one"));
+  ASSERT_EQ(alone.status, 0) << alone.err;
+  for (const std::string shape : {"2 ", "3 --sp 3", "4 --tp 2 --sp 2"}) {
+    const size_t count = shape.find(' ');
+    const Finished ranks =
+        under_mpirun(std::stoi(shape), command + shape.substr(count) + script("ranks"));
+    EXPECT_EQ(ranks.status, 0) << ranks.err;
+    EXPECT_EQ(ranks.out, alone.out) << shape;
+    EXPECT_EQ(read_text(folder.path() / "one"), read_text(folder.path() / "ranks"));
+  }
+}
+
+// What ends a conversation that nobody watches ends it for all ranks, also where only one sees it.
+TEST(Mpi, ChatEndsOnAllRanks) {
+  const TestFolder folder;
+  const auto chat = [&](const std::string& lines) {
+    folder.write("lines", lines);
+    return under_mpirun(3, "rill chat " + kDemo + " --greedy --max-tokens 5 --sp 3 <" +
+                               (folder.path() / "lines").string());
+  };
+  EXPECT_EQ(chat("/exit\nnot read\n").status, 0);
+  const Finished wrong = chat("/nothing\nWho are you?\n");
+  EXPECT_EQ(wrong.status, 1);
+  EXPECT_EQ(wrong.out, "");
+  EXPECT_NE(wrong.err.find("there is no command \"/nothing\""), std::string::npos) << wrong.err;
+  const Finished lost = chat("/save /nowhere/at/all\nWho are you?\n");
+  EXPECT_EQ(lost.status, 1);
+  EXPECT_EQ(lost.out, "");
+  EXPECT_NE(lost.err.find("cannot create /nowhere/at/all"), std::string::npos) << lost.err;
+}
+
+// SIGINT to any one rank stops the answer of all, and the next line is answered.
+TEST(Mpi, ChatIsStoppedOnAllRanks) {
+  const Finished chat =
+      run_shell(kMpirunSetup + "coproc job { mpirun -n 2 rill chat " + kDemo +
+                " --temperature 90 --top-k 0 --top-p 1 --ctx 8192; }\n"
+                "pid=$job_PID; echo 'Count to a million' >&${job[1]}\n"
+                "head -c 1 <&${job[0]} >/dev/null\n"
+                "kill -INT $(pgrep -P $(pgrep -P $pid mpirun || echo $pid) rill | tail -1)\n"
+                "echo '/system' >&${job[1]}; echo /exit >&${job[1]}\n"
+                "cat <&${job[0]} >/dev/null; wait $pid\n");
+  EXPECT_EQ(chat.status, 0) << chat.err;
+  EXPECT_NE(chat.err.find("cancelled"), std::string::npos) << chat.err;
+  EXPECT_NE(chat.err.find("There is no system message"), std::string::npos) << chat.err;
+}
+
+TEST(Mpi, FirstBenchmarkOnRanks) {
+  const std::string command = "benchmark_qwen3 --model " + kDemo + " --iters 1 --prompt-len 8 ";
+  const Finished tables =
+      under_mpirun(3, command + "--method mpi+avx2 --parallel-strategy sequence");
+  EXPECT_EQ(tables.status, 0) << tables.err;
+  EXPECT_NE(tables.out.find("MPI+AVX2"), std::string::npos) << tables.out;
+  EXPECT_NE(tables.out.find("on each of 3 ranks (tp 1 x sp 3)"), std::string::npos) << tables.out;
+  const std::string verify = "benchmark_qwen3 --model " + kDemo + " --verify 3,5,9 --gen-len 4 ";
+  EXPECT_EQ(under_mpirun(2, verify + "--parallel-strategy headwise --method mpi").out,
+            run_shell(kMpirunSetup + verify).out);
+  const Finished many = under_mpirun(9, command + "--parallel-strategy headwise");
+  EXPECT_EQ(many.status, 2);
+  EXPECT_NE(many.err.find("headwise takes 1 to 8 ranks, but 9 run; start fewer, or take --tp 1 "
+                          "--sp 9, --tp 3 --sp 3"),
+            std::string::npos)
+      << many.err;
 }
 
 TEST(Mpi, VerifyComparesWithOneProcess) {
@@ -73,43 +134,6 @@ TEST(Mpi, RefusalsAreToldOnce) {
                  "rank 0: there is no folder /nowhere/at/all");
   expect_refused(run_shell("rill logits " + model + " --ids 1 --out /dev/null --tp 2"), 2,
                  "rill: --tp 2 --sp 1 makes 2 ranks where 1 runs; take --tp 1 --sp 1");
-}
-
-// A rank that is killed takes the job with it, soon and with a word about it.
-TEST(Mpi, AKilledRankEndsTheJob) {
-  const Finished finished =
-      run_shell(kMpirun + "2 rill bench " + kDemo +
-                " --tp 2 -p 256 -n 0 -r 10000 &\n"
-                "job=$!\n"
-                "for i in $(seq 100); do\n"
-                "  ranks=$(pgrep -P $job -f 'rill bench'); [ $(wc -w <<<\"$ranks\") = 2 ] && "
-                "break; sleep 0.1\n"
-                "done\n"
-                "sleep 1; kill -9 ${ranks##*$'\\n'}; start=$SECONDS\n"
-                "wait $job; status=$?\n"
-                "left() { ps -o stat= -p \"$(echo $ranks | tr ' ' ,)\" | grep -vc Z; }\n"
-                "while [ $((SECONDS - start)) -lt 10 ] && [ $(left) != 0 ]; do sleep 0.1; done\n"
-                "[ $(left) = 0 ] || echo still there >&2\n"
-                "exit $status\n");
-  EXPECT_NE(finished.status, 0) << finished.err;
-  EXPECT_NE(finished.err.find("process rank 1"), std::string::npos) << finished.err;
-  EXPECT_EQ(finished.err.find("still there"), std::string::npos) << finished.err;
-}
-
-TEST(Mpi, RanksMustAgree) {
-  const TestFolder folder;
-  const auto rank = [&](const std::string& model, const std::string& options) {
-    return "rill logits " + golden(model) + " --ids 1,2 --out " + (folder.path() / "l").string() +
-           " --tp 2 " + options;
-  };
-  const Finished model =
-      under_mpirun(1, rank("tied-gqa-bf16", "") + " : -n 1 " + rank("yarn-bf16", ""));
-  EXPECT_NE(model.status, 0);
-  EXPECT_NE(model.err.find("rank 1 has another model"), std::string::npos) << model.err;
-  const Finished options = under_mpirun(
-      1, rank("tied-gqa-bf16", "") + " : -n 1 " + rank("tied-gqa-bf16", "--weights int8"));
-  EXPECT_NE(options.status, 0);
-  EXPECT_NE(options.err.find("rank 1 has other options"), std::string::npos) << options.err;
 }
 
 }  // namespace
