@@ -3,12 +3,15 @@
 #include <algorithm>
 #include <map>
 #include <memory>
+#include <optional>
+#include <tuple>
 
 #include "commands.h"
 #include "engine/bench_attention.h"
 #include "engine/bench_plot.h"
 #include "engine/bench_report.h"
 #include "engine/bench_values.h"
+#include "engine/loaded_model.h"
 #include "gnuplot.h"
 #include "model/arithmetic.h"
 
@@ -16,19 +19,20 @@ namespace rill::apps {
 namespace {
 
 struct AttentionOptions {
-  std::string tokens = "1024,2048,4096", queries = "all", blocks = "64", threads, isas;
+  std::string tokens = "1024,2048,4096", queries = "all", blocks = "64", threads, isas, ranks;
   std::string types = "standard,streaming";
-  AttentionLayer layer;
+  AttentionLayer layer = {.kv_heads = 0};  // 0: the usual for the heads
   ArithmeticOptions arithmetic;
   size_t repetitions = 3;
   ReportFormat format = ReportFormat::MD;
   std::string plot;
+  Communicator* world = nullptr;
 };
 
-/// An instruction set on some threads: a column of the tables.
+/// An instruction set on some threads of the first ranks: a column of the tables.
 struct Method {
   const Kernels* kernels;
-  int threads;
+  int threads, ranks;
 };
 
 /// "a,b" in parts, of which none is empty.
@@ -50,9 +54,19 @@ std::vector<size_t> numbers(const std::string& text, const std::string& option, 
   return values;
 }
 
+/// Of ranks: 1 and all that were started, or those asked for.
+std::vector<size_t> ranks_of(const AttentionOptions& options) {
+  const auto all = static_cast<size_t>(options.world->size());
+  if (all > kStripes)
+    fail("attention by itself is cut over 1 to ", kStripes, " ranks, but ", all,
+         " run; start at most that many");
+  if (!options.ranks.empty()) return numbers(options.ranks, "--ranks", all);
+  return all > 1 ? std::vector<size_t>{1, all} : std::vector<size_t>{1};
+}
+
 std::vector<Method> methods_of(const AttentionOptions& options) {
   std::vector<size_t> threads = {1};
-  const auto all = static_cast<size_t>(Team().size());
+  const auto all = static_cast<size_t>(Team(threads_of_rank(*options.world, 0)).size());
   if (!options.threads.empty())
     threads = numbers(options.threads, "--threads", 1024);
   else if (all > 1)
@@ -64,12 +78,13 @@ std::vector<Method> methods_of(const AttentionOptions& options) {
     for (const std::string& name : split(options.isas, "--isa"))
       isas.push_back(&choose_kernels(name == "auto" ? "" : name));
   std::vector<Method> methods;
-  // Without a wish: serial, SIMD, and SIMD on all threads.
-  const bool three = options.isas.empty() && options.threads.empty();
+  // Without a wish: serial, and then SIMD, also on all threads and on all ranks.
+  const bool serial = options.isas.empty() && options.threads.empty() && options.ranks.empty();
   for (const Kernels* kernels : isas)
-    for (size_t count : threads)
-      if (!three || kernels != isas.front() || count == 1)
-        methods.push_back({kernels, static_cast<int>(count)});
+    for (const size_t ranks : ranks_of(options))
+      for (const size_t count : threads)
+        if (!serial || kernels != isas.front() || count * ranks == 1)
+          methods.push_back({kernels, static_cast<int>(count), static_cast<int>(ranks)});
   return methods;
 }
 
@@ -98,42 +113,80 @@ AttentionLayer layer_of(const AttentionOptions& options) {
   // As in a model of bf16 weights, unless told otherwise.
   const Arithmetic arithmetic = resolve_arithmetic(options.arithmetic, DType::BF16);
   AttentionLayer layer = options.layer;
+  constexpr size_t kUsualKvHeads = 8;
+  if (layer.kv_heads == 0)
+    layer.kv_heads = layer.heads % kUsualKvHeads ? layer.heads : kUsualKvHeads;
   layer.operand = arithmetic.attention;
   layer.kv = arithmetic.kv;
   return layer;
 }
 
-/// All cases on all methods; a case's methods stand together.
-std::vector<AttentionResult> measure(const AttentionOptions& options,
-                                     const std::vector<AttentionCase>& cases,
-                                     const std::vector<Method>& methods) {
-  size_t most = 0;
-  for (const AttentionCase& one : cases) most = std::max(most, one.tokens);
-  std::map<int, std::unique_ptr<Team>> teams;
-  for (const Method& method : methods)
-    if (!teams[method.threads]) teams[method.threads] = std::make_unique<Team>(method.threads);
-  AttentionBench bench(layer_of(options), most, *teams.rbegin()->second);
-  std::map<std::pair<int, size_t>, std::unique_ptr<CeilingProbe>> probes;
-  std::vector<AttentionResult> results;
-  for (const AttentionCase& one : cases)
+/// Measures cases by methods, each on the first ranks of the job while the others wait.
+class AttentionRuns {
+ public:
+  AttentionRuns(const AttentionOptions& options, const std::vector<AttentionCase>& cases,
+                const std::vector<Method>& methods)
+      : options_(options), layer_(layer_of(options)) {
+    for (const AttentionCase& one : cases) most_tokens_ = std::max(most_tokens_, one.tokens);
+    Communicator& world = *options.world;
     for (const Method& method : methods) {
-      Team& team = *teams[method.threads];
-      show_status(std::string(to_string(one.type)) + ", " + std::to_string(one.tokens) +
-                  " tokens, " + method.kernels->name + ", " + std::to_string(method.threads) +
-                  " threads");
-      auto& probe = probes[{method.threads, one.tokens}];
-      if (!probe) probe = std::make_unique<CeilingProbe>(team, bench.kv_bytes(one.tokens));
-      results.push_back(bench.run(one, {*method.kernels, team}, options.repetitions, *probe));
+      auto& team = teams_[method.threads];
+      if (!team) team = std::make_unique<Team>(method.threads);
+      Group& group = groups_[method.ranks];
+      if (group.members) continue;
+      group.members = world.split(world.rank() < method.ranks ? 0 : 1);
+      if (world.rank() < method.ranks)
+        group.ranks = std::make_unique<Ranks>(*group.members, 1, method.ranks);
     }
-  show_status("");
-  return results;
-}
+  }
+
+  /// Nothing on ranks that do not take part.
+  std::optional<AttentionResult> run(const AttentionCase& one, const Method& method) {
+    options_.world->barrier();  // who has nothing to do must not prepare the next case meanwhile
+    const Group& group = groups_[method.ranks];
+    if (!group.ranks) return {};
+    show_status(std::string(to_string(one.type)) + ", " + std::to_string(one.tokens) + " tokens, " +
+                method.kernels->name + ", " + std::to_string(method.threads) + " threads, " +
+                std::to_string(method.ranks) + " ranks");
+    Team& team = *teams_[method.threads];
+    const Runtime runtime{*method.kernels, team, *group.ranks};
+    // A process by itself has all keys, however they are dealt.
+    const size_t deal = method.ranks == 1 ? kBlockTokens : stripe_length(one.block_size);
+    auto& bench = benches_[{method.ranks, deal}];
+    if (!bench) bench = std::make_unique<AttentionBench>(layer_, most_tokens_, runtime, deal);
+    auto& probe = probes_[{method.threads, method.ranks, one.tokens}];
+    const size_t ranks = static_cast<size_t>(method.ranks);
+    if (!probe) probe = std::make_unique<CeilingProbe>(team, bench->kv_bytes(one.tokens) / ranks);
+    return bench->run(one, runtime, options_.repetitions, *probe);
+  }
+
+ private:
+  struct Group {
+    std::unique_ptr<Communicator> members;
+    std::unique_ptr<Ranks> ranks;  // of a rank that is one of them
+  };
+  const AttentionOptions& options_;
+  const AttentionLayer layer_;
+  size_t most_tokens_ = 0;
+  std::map<int, std::unique_ptr<Team>> teams_;
+  std::map<int, Group> groups_;
+  std::map<std::pair<int, size_t>, std::unique_ptr<AttentionBench>> benches_;
+  std::map<std::tuple<int, int, size_t>, std::unique_ptr<CeilingProbe>> probes_;
+};
 
 int run_bench_attention(const AttentionOptions& options) {
   const auto cases = as_usage([&] { return cases_of(options); });
   const auto methods = as_usage([&] { return methods_of(options); });
-  if (!options.plot.empty()) require_plot(options.plot, "--plot");
-  const auto rows = attention_rows(layer_of(options), measure(options, cases, methods));
+  const bool tells = options.world->rank() == 0;
+  if (tells && !options.plot.empty()) require_plot(options.plot, "--plot");
+  AttentionRuns runs(options, cases, methods);
+  std::vector<AttentionResult> results;  // a case's methods stand together
+  for (const AttentionCase& one : cases)
+    for (const Method& method : methods)
+      if (auto result = runs.run(one, method)) results.push_back(std::move(*result));
+  show_status("");
+  if (!tells) return 0;
+  const auto rows = attention_rows(layer_of(options), results);
   print(format_attention(rows, options.format));
   if (!options.plot.empty()) run_gnuplot(attention_script(rows, options.plot));
   check_ceilings(rows);
@@ -141,7 +194,8 @@ int run_bench_attention(const AttentionOptions& options) {
 }
 
 void add_case_options(CLI::App& command, AttentionOptions& options) {
-  const std::string group = "Cases (lists: 1024,4096 or 1024-65536*2)";
+  const std::string group =
+      "Cases (lists: 1024,4096 or 1024..65536, which doubles, or 1024-65536*4)";
   const auto list = [&](const char* name, std::string& target, const char* description) {
     command.add_option(name, target, description)->type_name("LIST")->group(group);
   };
@@ -153,6 +207,8 @@ void add_case_options(CLI::App& command, AttentionOptions& options) {
   list("--isa", options.isas, "scalar, avx2, ..., auto (default scalar and the best)");
   list("-t,--threads", options.threads,
        "threads (default 1, and all cores for the best instruction set)");
+  list("--ranks", options.ranks,
+       "under mpirun or srun: on how many of the ranks, which share the keys (default 1, and all)");
   const auto size = [&](const char* name, size_t& target, size_t most, const char* description) {
     command.add_option(name, target, description)
         ->check(CLI::Range(size_t{1}, most))
@@ -160,7 +216,8 @@ void add_case_options(CLI::App& command, AttentionOptions& options) {
         ->group(group);
   };
   size("--heads", options.layer.heads, 1024, "query heads (default 16)");
-  size("--kv-heads", options.layer.kv_heads, 1024, "heads of keys and values (default 8)");
+  size("--kv-heads", options.layer.kv_heads, 1024,
+       "heads of keys and values (default 8, or as --heads)");
   size("--head-dim", options.layer.head_dim, 1024, "values of a head, even (default 128)");
   size("--chunk", options.layer.chunk, size_t{1} << 20, "queries of one step (default 512)");
   size("-r,--repetitions", options.repetitions, 10000,
@@ -172,9 +229,13 @@ void add_case_options(CLI::App& command, AttentionOptions& options) {
 void add_bench_attention_command(Program& program) {
   auto options = std::make_shared<AttentionOptions>();
   CLI::App* command = add_command(
-      program, "bench-attention", "Measure attention by itself: serial, SIMD and threaded",
-      "rill bench-attention --tokens 1024-65536*4 --queries 1 --attention standard,streaming",
+      program, "bench-attention",
+      "Measure attention by itself: serial, SIMD, on threads and on ranks",
+      "rill bench-attention --tokens 1024..65536 --queries 1 --heads 1 --block-size 64,128,256\n"
+      "  mpirun -n 4 rill bench-attention --tokens 65536 --queries 1 --heads 1 --ranks 1,2,4",
       [options] { return run_bench_attention(*options); });
+  options->world = &program.world;
+  program.ranked.insert(command);
   add_case_options(*command, *options);
   const auto parsed = [&](const char* name, auto& target, auto parse, const char* description) {
     command->add_option_function<std::string>(

@@ -2,6 +2,7 @@
 #include "engine/bench_attention.h"
 
 #include <algorithm>
+#include <bit>
 #include <cmath>
 
 #include "base/error.h"
@@ -21,18 +22,30 @@ constexpr double kLongRun = 2, kMostSeconds = 10;
 /// machine where waking the threads takes most of the time it ends after the second number.
 constexpr double kLeastSeconds = 0.02, kMostWall = 0.1;
 
-AttentionLayer checked(const AttentionLayer& layer, size_t most_tokens) {
+KvShape kv_shape(const AttentionLayer& layer, const Ranks& ranks, size_t block_size) {
+  const ModelConfig config = layer.config();
+  return {config, Shard(config, {}, ranks.sp_place()), block_size};
+}
+
+AttentionLayer checked(const AttentionLayer& layer) {
   if (layer.heads == 0 || layer.kv_heads == 0 || layer.heads % layer.kv_heads)
     fail("attention was asked for ", layer.heads, " query heads and ", layer.kv_heads,
          " key heads; the first must be a multiple of the second");
   if (layer.head_dim == 0 || layer.head_dim % 2 || layer.head_dim > 65536)
     fail("attention was asked for a head_dim of ", layer.head_dim,
          "; it must be even and at most 65536");
-  const size_t bytes = KvCache::bytes(layer.config(), layer.kv, most_tokens, 1);
-  if (bytes > available_memory())
-    fail("the keys and values of ", most_tokens, " tokens take ", bytes_text(bytes), ", but ",
-         bytes_text(available_memory()), " of memory are available; take fewer tokens or heads");
   return layer;
+}
+
+/// `shape`, if memory for it is left to each rank of this machine.
+const KvShape& checked(const KvShape& shape, Format format, size_t most_tokens,
+                       const Ranks& ranks) {
+  const size_t bytes = KvCache::bytes(shape, format, most_tokens, 1);
+  const size_t available = available_memory() / static_cast<size_t>(ranks.world().ranks_here());
+  if (bytes > available)
+    fail("the keys and values of ", most_tokens, " tokens take ", bytes_text(bytes), ", but ",
+         bytes_text(available), " of memory are available; take fewer tokens or heads");
+  return shape;
 }
 
 }  // namespace
@@ -61,13 +74,16 @@ double AttentionResult::ideal(const Ceilings& ceilings) const {
   return sum;
 }
 
-AttentionBench::AttentionBench(const AttentionLayer& layer, size_t most_tokens, Team& team)
-    : layer_(checked(layer, most_tokens)),
-      cache_(layer.config(), layer.kv, most_tokens),
+AttentionBench::AttentionBench(const AttentionLayer& layer, size_t most_tokens, Runtime runtime,
+                               size_t block_size)
+    : layer_(checked(layer)),
+      ranks_(runtime.ranks),
+      cache_(checked(kv_shape(layer, ranks_, block_size), layer.kv, most_tokens, ranks_), layer.kv,
+             most_tokens),
       sequence_(cache_),
       queries_(layer.chunk * layer.heads * layer.head_dim),
       out_(queries_.size()) {
-  fill_random(sequence_, most_tokens, kSeed, {choose_kernels(), team});
+  fill_random(sequence_, most_tokens, kSeed, runtime);
   random_values(kSeed, queries_.size(), queries_.data());
   const auto scale =  // log2 e / sqrt(head_dim), as a model scales its queries
       static_cast<float>(0x1.71547652b82fep+0 / std::sqrt(static_cast<double>(layer.head_dim)));
@@ -79,8 +95,10 @@ size_t AttentionBench::kv_bytes(size_t tokens) const {
 }
 
 AttentionShape AttentionBench::shape(const AttentionCase& what) const {
-  return {layer_.heads,    layer_.kv_heads, layer_.head_dim, what.type,
-          what.block_size, layer_.operand,  layer_.kv};
+  AttentionShape shape = {layer_.heads,    layer_.kv_heads, layer_.head_dim, what.type,
+                          what.block_size, layer_.operand,  layer_.kv};
+  shape.sp = ranks_.sp_place();
+  return shape;
 }
 
 double AttentionBench::once(Attention& attention, const AttentionCase& what, Team& team) {
@@ -91,7 +109,8 @@ double AttentionBench::once(Attention& attention, const AttentionCase& what, Tea
     const AttentionQueries queries = {&sequence_, 0, count, what.tokens - what.queries + first,
                                       true};
     attention.plan({&queries, 1},
-                   RowShares{queries.tokens});  // in a model once for all layers, so not timed
+                   RowShares{queries.tokens,
+                             ranks_.sp_place()});  // in a model once for all layers, so not timed
     seconds += timed_run(team, [&](Worker& worker) {
       const FloatMode mode;
       const Range mine = worker.share(count * layer_.heads);
@@ -106,10 +125,25 @@ double AttentionBench::once(Attention& attention, const AttentionCase& what, Tea
   return seconds;
 }
 
+/// A step ends when its last rank has ended. Doubles that are not negative have the order of their
+/// bits, and the largest of them is the least of the complements.
+double AttentionBench::slowest(double seconds) const {
+  return std::bit_cast<double>(~ranks_.world().least(~std::bit_cast<uint64_t>(seconds)));
+}
+
+/// The mean of as many runs as a repetition takes.
+double AttentionBench::repetition(Attention& attention, const AttentionCase& what, Team& team) {
+  const double start = seconds_now();
+  double seconds = 0, runs = 0;
+  for (; seconds < kLeastSeconds && slowest(seconds_now() - start) < kMostWall; ++runs)
+    seconds += slowest(once(attention, what, team));
+  return seconds / runs;
+}
+
 AttentionResult AttentionBench::run(const AttentionCase& what, Runtime runtime, size_t repetitions,
                                     CeilingProbe& probe) {
   const size_t rows = std::min(layer_.chunk, what.queries);
-  AttentionResult result{what, runtime.kernels.name, runtime.team.size(),
+  AttentionResult result{what, runtime.kernels.name, runtime.team.size(), ranks_.world().size(),
                          ceiling_of(layer_.operand, runtime.kernels.name)};
   for (size_t first = 0; first < what.queries; first += layer_.chunk)
     result.steps.push_back(attention_work(layer_.config(), layer_.kv,
@@ -123,9 +157,9 @@ AttentionResult AttentionBench::run(const AttentionCase& what, Runtime runtime, 
          bytes_text(result.scratch_bytes), " of scratch, but ", bytes_text(available_memory()),
          " of memory are available; take fewer tokens or threads, or streaming attention");
 
-  Ceilings before = probe.measure();
+  Ceilings before = measure_together(probe, ranks_.world());
   const auto count = [&](double seconds) {
-    const Ceilings after = probe.measure();
+    const Ceilings after = measure_together(probe, ranks_.world());
     result.seconds.push_back(seconds);
     result.judgements.push_back(judge(before, after));
     before = after;
@@ -133,17 +167,13 @@ AttentionResult AttentionBench::run(const AttentionCase& what, Runtime runtime, 
   const bool counted = reset_peak_memory();
   const size_t held = resident_memory();
   Attention attention(shape(what), runtime, rows, what.tokens);
-  const double first = once(attention, what, runtime.team);
+  const double first = slowest(once(attention, what, runtime.team));
   if (counted) result.peak_bytes = std::max(held, peak_memory()) - held;
   if (first > kLongRun) count(first);
   for (double spent = first;
        result.seconds.empty() || (result.seconds.size() < repetitions && spent < kMostSeconds);) {
-    const double start = seconds_now();
-    double seconds = 0, runs = 0;
-    for (; seconds < kLeastSeconds && seconds_now() < start + kMostWall; ++runs)
-      seconds += once(attention, what, runtime.team);
-    count(seconds / runs);
-    spent += seconds;
+    count(repetition(attention, what, runtime.team));
+    spent += std::max(result.seconds.back(), kLeastSeconds);
   }
   return result;
 }

@@ -23,13 +23,13 @@ double mean(const AttentionResult& result) {
   return statistics(result.seconds).mean;
 }
 
-/// Percent of the speed that perfect scaling from the fewest threads would give.
+/// Percent of the speed that perfect scaling from the fewest threads and ranks would give.
 double efficiency(const AttentionResult& result, const std::vector<AttentionResult>& all) {
   const AttentionResult* least = &result;
   for (const AttentionResult& other : all)
-    if (same_case(result, other) && result.isa == other.isa && other.threads < least->threads)
+    if (same_case(result, other) && result.isa == other.isa && other.workers() < least->workers())
       least = &other;
-  return 100 * mean(*least) * least->threads / (mean(result) * result.threads);
+  return 100 * mean(*least) * least->workers() / (mean(result) * result.workers());
 }
 
 std::string phase_of(size_t tokens, size_t queries) {
@@ -64,6 +64,7 @@ Json row_of(const AttentionLayer& layer, const AttentionResult& result, const At
               {"kv", name_of(layer.kv)},
               {"isa", result.isa},
               {"n_threads", result.threads},
+              {"n_ranks", result.ranks},
               {"avg_ns", static_cast<int64_t>(time.mean * 1e9)},
               {"stddev_ns", static_cast<int64_t>(time.deviation * 1e9)},
               {"samples_ns", samples},
@@ -76,6 +77,7 @@ Json row_of(const AttentionLayer& layer, const AttentionResult& result, const At
               {"ceiling_value", value_of(peaks, binding) / 1e9},
               {"pct_of_ceiling", verdict.percent},
               {"samples_pct", verdict.percents},
+              {"pct_of_bandwidth", 100 * work.bytes / time.mean / peaks.bandwidth},
               {"settled", verdict.settled},
               {"speedup", mean(base) / time.mean},
               {"efficiency", scaling},
@@ -93,9 +95,10 @@ std::string text_of(const Json& row, const char* field) {
 }
 
 std::string method_of(const Json& row) {
-  const int threads = row["n_threads"].get<int>();
+  const int threads = row["n_threads"].get<int>(), ranks = row["n_ranks"].get<int>();
   return row["isa"].get<std::string>() + ", " + std::to_string(threads) +
-         (threads == 1 ? " thread" : " threads");
+         (threads == 1 ? " thread" : " threads") +
+         (ranks == 1 ? "" : ", " + std::to_string(ranks) + " ranks");
 }
 
 std::string queries_of(const Json& row) {
@@ -107,17 +110,18 @@ std::string milliseconds(const Json& row) {
 }
 
 std::string full_table(const std::vector<Json>& rows) {
-  Table table = {{"attention", "block", "isa", "threads", "tokens", "queries", "ms", "tokens/s",
-                  "gflops", "gbps", "ceiling", "ceiling_value", "pct_of_ceiling", "speedup",
-                  "efficiency", "peak KiB"}};
+  Table table = {{"attention", "block", "isa", "threads", "ranks", "tokens", "queries", "ms",
+                  "tokens/s", "gflops", "gbps", "pct_of_bandwidth", "ceiling", "ceiling_value",
+                  "pct_of_ceiling", "speedup", "efficiency", "peak KiB"}};
   for (const Json& row : rows) {
     const auto number = [&](const char* field, int digits) {
       return fixed(row[field].get<double>(), digits);
     };
     const double peak = row["peak_bytes"].get<double>() / 1024;
     table.push_back({text_of(row, "attention"), text_of(row, "block"), text_of(row, "isa"),
-                     text_of(row, "n_threads"), text_of(row, "n_tokens"), text_of(row, "n_queries"),
-                     milliseconds(row), number("avg_ts", 1), number("gflops", 1), number("gbps", 2),
+                     text_of(row, "n_threads"), text_of(row, "n_ranks"), text_of(row, "n_tokens"),
+                     text_of(row, "n_queries"), milliseconds(row), number("avg_ts", 1),
+                     number("gflops", 1), number("gbps", 2), number("pct_of_bandwidth", 1),
                      text_of(row, "ceiling"), number("ceiling_value", 1),
                      number("pct_of_ceiling", 1), number("speedup", 2), number("efficiency", 1),
                      fixed(peak, 0)});

@@ -8,6 +8,17 @@
 
 namespace rill {
 
+Ceilings measure_together(CeilingProbe& probe, Communicator& ranks) {
+  ranks.barrier();
+  std::vector<Ceilings> all(static_cast<size_t>(ranks.size()));
+  all[static_cast<size_t>(ranks.rank())] = probe.measure();
+  const std::vector<size_t> bytes(all.size(), sizeof(Ceilings));
+  ranks.all_gather(reinterpret_cast<std::byte*>(all.data()), bytes);
+  Ceilings sum{};
+  for (const Ceilings& one : all) sum.add(one);
+  return sum;
+}
+
 Judgement judge(const Ceilings& before, const Ceilings& after) {
   constexpr double kMostChange = 0.05;
   Judgement judgement{before};

@@ -4,9 +4,13 @@
 #include <functional>
 #include <vector>
 
+#include "comm/communicator.h"
 #include "kernels/ceilings.h"
 
 namespace rill {
+
+/// Of all ranks together, measured at the same time. Called by all.
+Ceilings measure_together(CeilingProbe& probe, Communicator& ranks);
 
 /// Ceilings that judge one repetition: the better of those measured right before and right after.
 struct Judgement {

@@ -88,18 +88,8 @@ BenchResult BenchRunner::run(const BenchTest& test, const BenchRun& how) {
   return result;
 }
 
-/// Of all ranks together, measured at the same time.
 Ceilings BenchRunner::measure(CeilingProbe* probe) const {
-  if (!probe) return {};
-  Communicator& world = runtime_.ranks.world();
-  world.barrier();
-  std::vector<Ceilings> all(static_cast<size_t>(world.size()));
-  all[static_cast<size_t>(world.rank())] = probe->measure();
-  const std::vector<size_t> bytes(all.size(), sizeof(Ceilings));
-  world.all_gather(reinterpret_cast<std::byte*>(all.data()), bytes);
-  Ceilings sum{};
-  for (const Ceilings& one : all) sum.add(one);
-  return sum;
+  return probe ? measure_together(*probe, runtime_.ranks.world()) : Ceilings{};
 }
 
 std::vector<double> BenchRunner::steps(const BenchTest& test) {

@@ -22,11 +22,12 @@ class ListParser {
   void append_to(std::vector<size_t>& values) {
     const size_t first = number();
     if (text_.empty()) return push(values, first);
-    if (!take('-')) wrong();
+    const bool doubles = take('.') && take('.');
+    if (!doubles && !take('-')) wrong();
     const size_t last = number();
-    size_t step = 1;
-    const bool multiply = take('*');
-    if (multiply || take('+')) step = number();
+    size_t step = doubles ? 2 : 1;
+    const bool multiply = doubles || take('*');
+    if (!doubles && (multiply || take('+'))) step = number();
     if (!text_.empty() || last < first || step < (multiply ? 2 : 1) || (multiply && first == 0))
       wrong();
     for (size_t value = first; value <= last; value = multiply ? value * step : value + step)
@@ -57,7 +58,7 @@ class ListParser {
 
   [[noreturn]] void wrong() const {
     fail(option_, " is \"", whole_, "\"; give numbers up to ", kMostValue,
-         " joined by commas, or ranges such as 64-512*2 or 0-4096+1024");
+         " joined by commas, or ranges such as 64-512*2, 64..512 or 0-4096+1024");
   }
 
   std::string_view text_;

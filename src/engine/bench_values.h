@@ -9,7 +9,8 @@
 namespace rill {
 
 /// Parses llama-bench's lists: "512", "128,512", ranges "first-last", "first-last+step" and
-/// "first-last*factor" (a plain range steps by 1), joined by commas: "4-64*2,100". Throws
+/// "first-last*factor" (a plain range steps by 1; "first..last" doubles), joined by commas:
+/// "4-64*2,100". Throws
 /// rill::Error naming `option`, what was found and what is expected; at most 1000 values, each at
 /// most 100 million.
 std::vector<size_t> parse_list(const std::string& text, const std::string& option);

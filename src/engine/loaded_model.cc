@@ -20,12 +20,8 @@ size_t memory_share(Communicator& world) {
   return share;
 }
 
-/// Where nothing says how many threads there are: ranks that may use the same cores divide them.
 int threads_for(const LoadOptions& options) {
-  const int ranks = options.ranks->world().ranks_here();
-  const bool said = options.threads > 0 || std::getenv("OMP_NUM_THREADS");
-  if (said || ranks * affinity_cores() <= machine_cores()) return options.threads;
-  return std::max(1, available_cores() / ranks);
+  return threads_of_rank(options.ranks->world(), options.threads);
 }
 
 /// The sizes that all ranks must have in common.
@@ -71,6 +67,13 @@ std::pair<SessionSize, MemoryPlan> decide_session(const PlanSubject& subject,
 }
 
 }  // namespace
+
+int threads_of_rank(const Communicator& world, int wanted) {
+  const int ranks = world.ranks_here();
+  const bool said = wanted > 0 || std::getenv("OMP_NUM_THREADS");
+  if (said || ranks * affinity_cores() <= machine_cores()) return wanted;
+  return std::max(1, available_cores() / ranks);
+}
 
 BlockScope block_scope(const ModelConfig& config, const SessionSize& session) {
   return {config.head_dim, choose_context(config, session.context, config.max_position_embeddings)};

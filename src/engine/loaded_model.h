@@ -53,6 +53,10 @@ struct LoadedModel {
   Weights weights;
 };
 
+/// Threads of this rank: `wanted`, $OMP_NUM_THREADS, or all cores left to it. Where nothing says
+/// how many, ranks that may use the same cores divide them.
+int threads_of_rank(const Communicator& world, int wanted);
+
 /// What --block-size auto goes by for a model in a session; throws as choose_context does.
 BlockScope block_scope(const ModelConfig& config, const SessionSize& session);
 

@@ -16,7 +16,7 @@ TEST(AttentionBenchTest, CountsWhatItDoes) {
   AttentionLayer layer{4, 2, 32, Operand::F32, Format::F32, 16};
   Team team(2);
   CeilingProbe probe(team, size_t{1} << 20);
-  AttentionBench bench(layer, 200, team);
+  AttentionBench bench(layer, 200, {choose_kernels("scalar"), team});
   EXPECT_EQ(bench.kv_bytes(200), 200u * 2 * 2 * 32 * 4);
   const AttentionCase one{70, 40, AttentionType::STREAMING, 64};
   const AttentionResult result = bench.run(one, {choose_kernels("scalar"), team}, 2, probe);
@@ -32,10 +32,12 @@ TEST(AttentionBenchTest, CountsWhatItDoes) {
 
 TEST(AttentionBenchTest, RefusesWhatMakesNoSenseOrDoesNotFit) {
   Team team(1);
-  EXPECT_THROW(AttentionBench({3, 2, 32, Operand::F32, Format::F32, 16}, 10, team), Error);
-  EXPECT_THROW(AttentionBench({2, 2, 31, Operand::F32, Format::F32, 16}, 10, team), Error);
-  EXPECT_THROW(AttentionBench({2, 2, 65536, Operand::F32, Format::F32, 16}, size_t{1} << 40, team),
-               Error);
+  const Runtime runtime{choose_kernels("scalar"), team};
+  EXPECT_THROW(AttentionBench({3, 2, 32, Operand::F32, Format::F32, 16}, 10, runtime), Error);
+  EXPECT_THROW(AttentionBench({2, 2, 31, Operand::F32, Format::F32, 16}, 10, runtime), Error);
+  EXPECT_THROW(
+      AttentionBench({2, 2, 65536, Operand::F32, Format::F32, 16}, size_t{1} << 40, runtime),
+      Error);
 }
 
 TEST(RillBenchAttention, EveryCaseOnEveryMethod) {
@@ -64,6 +66,20 @@ TEST(RillBenchAttention, EveryCaseOnEveryMethod) {
   EXPECT_EQ(rows[2]["attention"], "streaming");
 }
 
+// The operator of the first users' study, as they would ask for it.
+TEST(RillBenchAttention, OneQueryOfOneHead) {
+  const Finished run = run_rill({"bench-attention", "--tokens", "64..256", "--head-dim", "128",
+                                 "--queries", "1", "--heads", "1", "--block-size", "64,128",
+                                 "--isa", "auto", "-t", "1", "-r", "1", "-o", "json"});
+  ASSERT_EQ(run.status, 0) << run.err;
+  const Json rows = Json::parse(run.out);
+  ASSERT_EQ(rows.size(), 3u * 2 * 2);
+  EXPECT_EQ(rows[2]["n_tokens"], 256);
+  EXPECT_EQ(rows[2]["kv_heads"], 1);
+  EXPECT_EQ(rows[2]["n_ranks"], 1);
+  EXPECT_GT(rows[2]["pct_of_bandwidth"].get<double>(), 0);
+}
+
 TEST(RillBenchAttention, TablesOfTheFirstDescription) {
   const Finished run = run_rill({"bench-attention", "--tokens", "64", "--heads", "2", "--kv-heads",
                                  "2", "--head-dim", "16", "--isa", "scalar,auto", "-t", "1", "-r",
@@ -86,6 +102,7 @@ TEST(RillBenchAttention, RefusesInOneSentence) {
       {{"--attention", "standard,"}, 2},
       {{"--block-size", "48"}, 2},
       {{"--isa", "neon"}, 2},
+      {{"--ranks", "2"}, 2},
       {{"-t", "0"}, 2},
       {{"--heads", "3", "--kv-heads", "2"}, 1},
       {{"--head-dim", "15"}, 1},

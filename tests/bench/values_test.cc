@@ -18,6 +18,7 @@ TEST(ParseList, NumbersAndRanges) {
   EXPECT_EQ(parse_list("1-4", "-t"), Values({1, 2, 3, 4}));
   EXPECT_EQ(parse_list("0-10+4", "-d"), Values({0, 4, 8}));
   EXPECT_EQ(parse_list("4-64*2,100", "-p"), Values({4, 8, 16, 32, 64, 100}));
+  EXPECT_EQ(parse_list("4..65", "-p"), Values({4, 8, 16, 32, 64}));
   EXPECT_EQ(parse_list("7-7", "-p"), Values({7}));
 }
 

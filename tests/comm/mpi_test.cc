@@ -2,6 +2,8 @@
 // The programs under mpirun: same files, one sentence for every refusal, no rank left behind.
 #include <gtest/gtest.h>
 
+#include <algorithm>
+
 #include "comm/mpirun.h"
 #include "model/test_folder.h"
 
@@ -108,6 +110,19 @@ TEST(Mpi, FirstBenchmarkOnRanks) {
                           "--sp 9, --tp 3 --sp 3"),
             std::string::npos)
       << many.err;
+}
+
+// Attention by itself on the first 1, 2 and 3 ranks: every case is told once.
+TEST(Mpi, BenchAttentionOnRanks) {
+  const std::string command =
+      "rill bench-attention --tokens 300 --heads 2 --kv-heads 1 --head-dim 16 --isa auto -t 1 -r 1 "
+      "-o csv --queries 1,40 --block-size 64,128 --ranks ";
+  const Finished run = under_mpirun(3, command + "1,2,3");
+  ASSERT_EQ(run.status, 0) << run.err;
+  EXPECT_EQ(std::count(run.out.begin(), run.out.end(), '\n'), 1 + 2 * 2 * 2 * 3) << run.out;
+  const Finished many = under_mpirun(3, command + "4");
+  EXPECT_EQ(many.status, 2);
+  EXPECT_NE(many.err.find("--ranks is \"4\"; use 1 to 3"), std::string::npos) << many.err;
 }
 
 TEST(Mpi, VerifyComparesWithOneProcess) {
