@@ -6,11 +6,12 @@
 
 namespace rill {
 
-// Counts one call, its time and its bytes.
+// Counts one call, its time, its messages and their bytes.
 class Communicator::Count {
  public:
-  Count(Traffic& traffic, uint64_t bytes) : traffic_(traffic) {
+  Count(Traffic& traffic, uint64_t messages, uint64_t bytes) : traffic_(traffic) {
     ++traffic_.calls;
+    traffic_.messages += messages;
     traffic_.sent += bytes;
   }
   Count(const Count&) = delete;
@@ -24,19 +25,20 @@ class Communicator::Count {
 };
 
 void Communicator::barrier() {
-  const Count count(traffic_, 0);
+  const Count count(traffic_, 0, 0);
   do_barrier();
 }
 
 void Communicator::broadcast(std::span<std::byte> bytes, int root) {
   const auto others = static_cast<uint64_t>(size_ - 1);
-  const Count count(traffic_, rank_ == root ? bytes.size() * others : 0);
+  const Count count(traffic_, rank_ == root ? others : 0,
+                    rank_ == root ? bytes.size() * others : 0);
   do_broadcast(bytes, root);
 }
 
 void Communicator::all_gather(std::byte* all, std::span<const size_t> counts) {
   const auto others = static_cast<uint64_t>(size_ - 1);
-  const Count count(traffic_, counts[static_cast<size_t>(rank_)] * others);
+  const Count count(traffic_, others, counts[static_cast<size_t>(rank_)] * others);
   do_all_gather(all, counts);
 }
 
@@ -49,7 +51,7 @@ uint64_t Communicator::least(uint64_t value) {
 void Communicator::exchange(std::span<const Outgoing> out, std::span<const Incoming> in) {
   uint64_t bytes = 0;
   for (const Outgoing& message : out) bytes += message.bytes.size();
-  const Count count(traffic_, bytes);
+  const Count count(traffic_, out.size(), bytes);
   do_exchange(out, in);
 }
 

@@ -22,8 +22,9 @@ struct Incoming {
 /// What a communicator was used for so far.
 struct Traffic {
   uint64_t calls = 0;
-  uint64_t sent = 0;   // bytes that this rank gave away, each receiver counted
-  double seconds = 0;  // in the calls, waiting included
+  uint64_t messages = 0;  // of exchange as named; of the others one to each receiver
+  uint64_t sent = 0;      // bytes that this rank gave away, each receiver counted
+  double seconds = 0;     // in the calls, waiting included
 };
 
 /// Some ranks, numbered from 0. Every verb but exchange is called by all of them, with arguments

@@ -92,8 +92,7 @@ class PartOfModel final : public TensorRanks {
   // rows, adds them and hands on the sums, which takes two steps and less volume from three ranks
   // on: 2 (n - 1) / n of a root for each row instead of n - 1.
   void add_roots(Worker& worker, Cut cut, const ResidualSum& to) override {
-    constexpr size_t kManyBytes = size_t{64} << 10;
-    const bool by_rows = me_.count > 2 && to.rows * width_ * sizeof(float) >= kManyBytes;
+    const bool by_rows = sums_by_rows(me_.count, to.rows, width_);
     worker.barrier();
     if (worker.first() && by_rows) exchange_rows(tree(cut), to.rows);
     if (worker.first() && !by_rows) gather_roots(tree(cut), to.rows);
@@ -224,6 +223,11 @@ std::unique_ptr<TensorRanks> TensorRanks::make(const ModelConfig& config, const 
                                                size_t most_rows) {
   if (ranks.tp().size() == 1) return std::make_unique<WholeModel>();
   return std::make_unique<PartOfModel>(config, ranks, most_rows);
+}
+
+bool TensorRanks::sums_by_rows(size_t tp, size_t rows, size_t width) {
+  constexpr size_t kManyBytes = size_t{64} << 10;
+  return tp > 2 && rows * width * sizeof(float) >= kManyBytes;
 }
 
 size_t TensorRanks::scratch_bytes(const ModelConfig& config, size_t tp, size_t most_rows) {

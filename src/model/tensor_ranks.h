@@ -43,6 +43,9 @@ class TensorRanks {
   /// Bytes that make() allocates.
   static size_t scratch_bytes(const ModelConfig& config, size_t tp, size_t most_rows);
 
+  /// Are the roots of `rows` rows added by one rank each, and the sums handed on?
+  static bool sums_by_rows(size_t tp, size_t rows, size_t width);
+
   /// Where the product with this rank's i-th CutMatrix goes: the root of a subtree of leaves.
   virtual LinearTarget root(Cut cut, size_t i, const ResidualSum& to) = 0;
   /// Adds the roots of all ranks in the tree, and the sum to the residual stream.

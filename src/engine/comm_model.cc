@@ -1,0 +1,200 @@
+// SPDX-License-Identifier: Apache-2.0
+#include "engine/comm_model.h"
+
+#include <algorithm>
+#include <numeric>
+
+#include "model/arena.h"
+#include "model/row_shares.h"
+#include "model/shard.h"
+#include "model/state_ranks.h"
+#include "model/step_scratch.h"
+#include "model/stripe_tree.h"
+#include "model/tensor_ranks.h"
+
+namespace rill {
+namespace {
+
+constexpr size_t kFloat = sizeof(float);
+
+// One rank's step. Every method is what a method of TensorRanks, SequenceRanks or StateRanks sends.
+class StepVolume {
+ public:
+  StepVolume(const CommSubject& subject, const CommStep& step)
+      : config_(subject.config),
+        arithmetic_(subject.arithmetic),
+        tp_(subject.tp),
+        sp_(subject.sp),
+        shard_(config_, tp_, sp_),
+        widths_(config_, shard_),
+        step_(step),
+        shares_{0, sp_} {
+    for (const StepShare& share : step.sequences) shares_.rows += share.tokens;
+  }
+
+  std::vector<CommCall> calls() {
+    if (tp_.count > 1) embedding();
+    if (sp_.count > 1) {
+      if (!shares_.everyone()) qkv();
+      if (arithmetic_.attention_type == AttentionType::STANDARD) maxima();
+      states();
+    }
+    if (tp_.count > 1) {
+      roots(LeafCut::of_o(config_));
+      roots(LeafCut::of_down(config_));
+    }
+    logits();
+    if (tp_.count > 1) gather(CommPart::STATUS, true, 1, sizeof(uint64_t));
+    gather(CommPart::STATUS, false, 1, sizeof(uint64_t));
+    return std::move(calls_);
+  }
+
+ private:
+  size_t layers() const { return config_.num_layers; }
+  size_t own_rows() const { return length(shares_.own()); }
+
+  // Calls in which everyone of the group gets `bytes` of this rank.
+  void gather(CommPart part, bool tensor, uint64_t times, uint64_t bytes) {
+    const RankOf me = tensor ? tp_ : sp_;
+    CommCall call{part, tensor, true, times, me.count - 1, {}};
+    call.sent.assign(me.count, bytes);
+    call.sent[me.index] = 0;
+    calls_.push_back(std::move(call));
+  }
+  // Calls in which each other rank gets `per_rank` messages.
+  CommCall& exchange(CommPart part, bool tensor, uint64_t times, uint64_t per_rank) {
+    const RankOf me = tensor ? tp_ : sp_;
+    calls_.push_back({part, tensor, false, times, per_rank * (me.count - 1), {}});
+    calls_.back().sent.assign(me.count, 0);
+    return calls_.back();
+  }
+
+  void embedding() {
+    const Range here = shard_.vocabulary;
+    size_t mine = own_rows() * length(here) / config_.vocab_size;
+    if (!step_.tokens.empty()) {
+      const auto own = step_.tokens.subspan(shares_.own().begin, own_rows());
+      mine = static_cast<size_t>(std::count_if(own.begin(), own.end(), [&](int32_t token) {
+        return in_range(here, static_cast<size_t>(token));
+      }));
+    }
+    gather(CommPart::EMBEDDING, true, 1, mine * config_.hidden_size * kFloat);
+  }
+
+  // Queries to all, keys and values to who keeps them.
+  void qkv() {
+    CommCall& call = exchange(CommPart::QKV, false, layers(), 2);
+    const size_t run = stripe_length(arithmetic_.block_size);
+    std::vector<size_t> kept(sp_.count);
+    size_t row = 0;
+    for (const StepShare& share : step_.sequences)
+      for (size_t i = 0; i < share.tokens; ++i, ++row)
+        if (in_range(shares_.own(), row)) ++kept[keeper_of((share.start + i) / run, sp_.count)];
+    for (size_t rank = 0; rank < sp_.count; ++rank)
+      if (rank != sp_.index)
+        call.sent[rank] = (own_rows() * widths_.q + kept[rank] * 2 * widths_.kv) * kFloat;
+  }
+
+  void maxima() {
+    gather(CommPart::MAXIMA, false, layers(), shares_.rows * length(shard_.heads) * kFloat);
+  }
+
+  // Of this rank's subtrees of stripes the states of others' rows.
+  void states() {
+    CommCall& call = exchange(CommPart::STATES, false, layers(), 1);
+    const std::vector<Range> parts = subtrees_of(shard_.stripes);
+    const size_t run = stripe_length(arithmetic_.block_size);
+    const size_t row_bytes = StateRanks::row_floats(config_.head_dim) * kFloat;
+    const auto live = [&](size_t most) {
+      return static_cast<size_t>(std::count_if(
+          parts.begin(), parts.end(), [&](Range p) { return stripe_at(p.begin) * run < most; }));
+    };
+    for (size_t rank = 0; rank < sp_.count; ++rank) {
+      if (rank == sp_.index) continue;
+      size_t first = 0;  // row of the step
+      for (const StepShare& share : step_.sequences) {
+        const Range rows = {std::max(first, shares_.of(rank).begin),
+                            std::min(first + share.tokens, shares_.of(rank).end)};
+        if (rows.begin < rows.end)
+          call.sent[rank] += live(share.start + rows.end - first) * length(rows) *
+                             length(shard_.heads) * row_bytes;
+        first += share.tokens;
+      }
+    }
+  }
+
+  // The roots of a projection: to all, or in two steps by rows.
+  void roots(const LeafCut& cut) {
+    const size_t rows = own_rows(), width = config_.hidden_size;
+    const size_t count = cut.subtrees(shard_.leaves).size();
+    if (!TensorRanks::sums_by_rows(tp_.count, rows, width)) {
+      gather(CommPart::ROOTS, true, layers(), count * rows * width * kFloat);
+      return;
+    }
+    CommCall& call = exchange(CommPart::ROOTS, true, layers(), count);
+    for (size_t rank = 0; rank < tp_.count; ++rank)
+      if (rank != tp_.index)
+        call.sent[rank] = count * length(share_of(rows, {rank, tp_.count})) * width * kFloat;
+    gather(CommPart::SUMS, true, layers(),
+           length(share_of(rows, tp_)) * row_stride(width) * kFloat);
+  }
+
+  void logits() {
+    size_t own = 0, all = 0, first = 0;
+    for (const StepShare& share : step_.sequences) {
+      first += share.tokens;
+      all += share.logits;
+      for (size_t row = first - share.logits; row < first; ++row)
+        own += in_range(shares_.own(), row) ? 1 : 0;
+    }
+    if (tp_.count > 1 && own > 0)
+      gather(CommPart::LOGITS, true, own, length(shard_.vocabulary) * kFloat);
+    if (all > 0 && shares_.rows > own_rows())
+      gather(CommPart::ALL_LOGITS, false, 1, own * config_.vocab_size * kFloat);
+  }
+
+  const ModelConfig& config_;
+  const Arithmetic& arithmetic_;
+  const RankOf tp_, sp_;
+  const Shard shard_;
+  const Widths widths_;
+  const CommStep& step_;
+  RowShares shares_;
+  std::vector<CommCall> calls_;
+};
+
+}  // namespace
+
+const char* to_string(CommPart part) {
+  constexpr const char* kNames[kCommParts] = {
+      "embedding", "q k v", "maxima", "states", "roots", "sums", "logits", "all logits", "status"};
+  return kNames[static_cast<size_t>(part)];
+}
+
+uint64_t CommCall::bytes() const {
+  return std::accumulate(sent.begin(), sent.end(), uint64_t{0});
+}
+
+std::vector<CommCall> comm_calls(const CommSubject& subject, const CommStep& step) {
+  return StepVolume(subject, step).calls();
+}
+
+CommTotals total_of(const std::vector<CommCall>& calls, bool tensor) {
+  CommTotals totals;
+  for (const CommCall& call : calls) {
+    if (call.tensor != tensor) continue;
+    totals.calls += call.times;
+    totals.messages += call.times * call.messages;
+    totals.sent += call.times * call.bytes();
+  }
+  return totals;
+}
+
+size_t keeper_of(size_t run, size_t ranks) {
+  const size_t place = tree_place(run);
+  size_t rank = place * ranks / kStripes;  // its share begins at or before this stripe
+  while (!in_range(share_of(kStripes, {rank, ranks}), place)) ++rank;
+  return rank;
+}
+
+}  // namespace rill
