@@ -318,12 +318,23 @@ class Transformer::Pass {
     return {row.sequence->blocks()[row.position / kBlockTokens], row.position % kBlockTokens};
   }
 
+  // The i-th row of other ranks, or the next one if i is the second of two tokens whose values
+  // stand in the same words of the cache: one thread stores both.
+  size_t after_pair(size_t i) const {
+    if (i == 0 || i >= sequence_.others()) return i;
+    const Row &before = all_rows_[sequence_.other(i - 1)], &row = all_rows_[sequence_.other(i)];
+    const bool pair = row.position % 2 == 1 && before.position + 1 == row.position &&
+                      before.sequence == row.sequence;
+    return pair ? i + 1 : i;
+  }
+
   // Of the rows that other ranks compute: their queries, and the keys and values that are kept
   // here.
   void take_others(Worker& worker, size_t layer) {
     sequence_.share_qkv(worker, scratch_.qkv, row_stride(widths_.qkv()));
     const size_t dim = config_.head_dim;
-    const Range mine = worker.share(sequence_.others());
+    const Range share = worker.share(sequence_.others());
+    const Range mine = {after_pair(share.begin), after_pair(share.end)};
     for (size_t i = mine.begin; i < mine.end; ++i) {
       const size_t row = sequence_.other(i);
       for (size_t head = 0; head < length(shard_.heads); ++head)

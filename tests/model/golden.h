@@ -110,6 +110,7 @@ inline ModelOutput flatten(const reference::Output& output) {
 struct RunSetting {
   int threads = 2;
   size_t chunk = 1 << 20;
+  size_t singles = 0;  // the last tokens come one by one
   size_t before = 0, after = 0;  // other sequences in every step
   const Kernels* kernels = &choose_kernels();
   const Ranks* ranks = &Ranks::single();
@@ -135,8 +136,9 @@ inline ModelOutput run_model(const ModelConfig& config, const Arithmetic& arithm
   ModelOutput output;
   output.hidden.resize(layers * ids.size() * hidden);
   std::vector<int32_t> other(others);
-  for (size_t done = 0; done < ids.size(); done += chunk) {
-    const size_t n = std::min(chunk, ids.size() - done);
+  for (size_t done = 0, n; done < ids.size(); done += n) {
+    const size_t together = ids.size() - std::min(setting.singles, ids.size());
+    n = done < together ? std::min(chunk, together - done) : 1;
     for (size_t i = 0; i < others; ++i)
       other[i] = static_cast<int32_t>((done * 7 + i * 13 + 1) % vocabulary);
     std::vector<SequenceStep> steps;
