@@ -60,6 +60,20 @@ class LastWord {
   int descriptor_ = STDERR_FILENO;
 };
 
+/// What the first rank says when its launcher ends it. A signal handler reaches nothing but what is
+/// static.
+constexpr char kEndedByLauncher[] =
+    "rill: rank 0: the launcher ended this job (SIGTERM): it was interrupted, or another rank was "
+    "lost; see what the launcher says\n";
+
+void tell_of_end(const Communicator& world) {
+  if (world.size() == 1 || world.rank() > 0) return;
+  std::signal(SIGTERM, [](int signal) {
+    (void)!::write(STDERR_FILENO, kEndedByLauncher, sizeof kEndedByLauncher - 1);
+    ::_exit(128 + signal);
+  });
+}
+
 /// A mistake on the command line is every rank's, and each of them ends by itself. One that is not
 /// (an --isa that this machine lacks) leaves its rank alone at the end: then it says so and goes.
 void end_alone(const std::string& last_words, const LastWord& last_word) {
@@ -201,6 +215,7 @@ int run_program(int argc, char** argv, const std::string& description,
     return 1;
   }
   const LastWord last_word(*world);
+  tell_of_end(*world);
   CLI::App app(description, name);
   app.set_version_flag("--version", std::string(version()));
   app.failure_message(CLI::FailureMessage::simple);
