@@ -7,7 +7,8 @@
 namespace rill {
 namespace {
 
-constexpr size_t kMostStreams = 4;  // of weights that a thread reads side by side
+constexpr size_t kMostStreams = 4;     // of weights that a thread reads side by side
+constexpr size_t kUnaidedStreams = 2;  // of them, for kUnaidedRows or fewer
 constexpr size_t kTileFloats = kMostRows * 2 * kMostStreams * kPanel;  // twice: gate and up
 constexpr size_t kBytesAhead = 8192;  // asked for ahead of use, over all streams of a thread
 
@@ -153,7 +154,9 @@ void linear(const LinearJob& job, size_t first, size_t last) {
   const size_t unit = job.epilogue == Epilogue::SILU_MUL ? 2 : 1;
   TileSums sums;
   size_t streams = products.panels[(job.x.rows + tiles - 1) / tiles];
-  if (streams > kMostStreams) streams = kMostStreams;
+  const bool unaided = job.x.rows <= static_cast<size_t>(kUnaidedRows);
+  const size_t most_streams = unaided ? kUnaidedStreams : kMostStreams;
+  if (streams > most_streams) streams = most_streams;
   while (first < last) {  // what does not fill the streams is left for fewer of them
     while (streams * unit > last - first) streams /= 2;
     const size_t run = (last - first) / (streams * unit) * unit;

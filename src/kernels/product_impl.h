@@ -229,6 +229,10 @@ struct IntProduct {
 constexpr int kStreamedRows = 4;
 constexpr size_t kStreamedBytes = 256;
 
+// Whether a product of R rows asks for weights ahead of their use.
+template <int R>
+constexpr bool kAsksAhead = R > kUnaidedRows;
+
 // Asks for what step `k` of `part` reads, job.ahead bytes further on.
 template <class Product>
 RILL_INLINE void prefetch(const ProductJob& job, const char* w, size_t k, const Part& part) {
@@ -251,13 +255,15 @@ RILL_INLINE void run_steps(const ProductJob& job, const char* w, V (&acc)[R][P])
       for (int p = 0; p < P; ++p)
 #pragma GCC unroll 16
         for (size_t i = 0; i < kSteps; ++i) {
-          prefetch<Product>(job, w, k + i * Product::kStep, Part{p, 1});
+          if constexpr (kAsksAhead<R>)
+            prefetch<Product>(job, w, k + i * Product::kStep, Part{p, 1});
           Product::template step<R, P>(job, w, k + i * Product::kStep, acc, Part{p, 1});
         }
     }
   }
   for (; k < job.k_end; k += Product::kStep) {
-    if (job.ahead) prefetch<Product>(job, w, k, Part{0, P});
+    if constexpr (kAsksAhead<R>)
+      if (job.ahead) prefetch<Product>(job, w, k, Part{0, P});
     Product::template step<R, P>(job, w, k, acc, Part{0, P});
   }
 }

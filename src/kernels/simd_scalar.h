@@ -19,6 +19,8 @@ struct I {
 
 // Register tiles: the most rows of float and of integer products, and how many panels go with them.
 constexpr int kFloatRows = 4, kIntRows = 2, kRegisters = 16;
+// Rows for which the processor's own prefetching is better left alone: none, as with AVX2.
+constexpr int kUnaidedRows = 0;
 constexpr int float_panels(int) {
   return 1;
 }
