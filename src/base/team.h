@@ -152,7 +152,7 @@ void Worker::deal(size_t n, size_t unit, const Body& body) {
     return;
   }
   // The pieces shrink as the end comes near, so that no thread is left with a long last one.
-  constexpr size_t kOwnPart = 4, kOthersPart = 2;
+  constexpr size_t kOwnPart = 2, kOthersPart = 2;
   const auto run = [&](Range units) {
     body(Range{units.begin * unit, std::min(n, units.end * unit)});
   };
