@@ -6,17 +6,21 @@
 #include <bit>
 #include <cstring>
 #include <limits>
+#include <optional>
 
 #include "model/arena.h"
+#include "model/block_walk.h"
 #include "model/stripe_tree.h"
 
 namespace rill {
 namespace {
 
-/// Tiles that share one pass over the blocks: K and V of a block are read from a near cache by all
-/// but the first. Four halve what two read (a long context does not fit the last cache), and their
-/// states still fit the second; eight gain no more.
-constexpr size_t kTilesPerTask = 4;
+/// Passes that a task makes side by side over its blocks. Those of several tiles read K and V of a
+/// block from a near cache, all but the first: four halve what two read (a long context does not
+/// fit the last cache), and their states still fit the second; eight gain no more. Fewer tiles
+/// than that, as in decode, take several lanes of stripes instead, and so read longer runs of
+/// memory.
+constexpr size_t kPassesPerTask = 4;
 /// Tasks a thread should have to choose from, so that none waits long for the last.
 constexpr size_t kTasksPerThread = 4;
 constexpr size_t kMostBlockTokens = 1024;
@@ -37,7 +41,7 @@ size_t most_partial(int threads) {
 
 // One thread's scratch.
 struct ThreadScratch {
-  float* states;      // [kTilesPerTask][kLiveStates] states (streaming), [kLiveStates] (standard)
+  float* states;      // [kPassesPerTask][kLiveStates] states (streaming), [kLiveStates] (standard)
   std::byte* kernel;  // attention_scratch_bytes
   std::byte* scores;  // of the whole context (standard)
   size_t bytes;
@@ -47,7 +51,7 @@ ThreadScratch lay_out_thread(const AttentionShape& shape, size_t most_context, s
   Arena arena(base);
   const bool streaming = shape.type == AttentionType::STREAMING;
   ThreadScratch s{};
-  s.states = arena.take<float>((streaming ? kTilesPerTask : 1) * kLiveStates *
+  s.states = arena.take<float>((streaming ? kPassesPerTask : 1) * kLiveStates *
                                state_floats(shape.head_dim));
   s.kernel = arena.take<std::byte>(streaming ? attention_scratch_bytes(shape.block_size) : 0);
   s.scores = arena.take<std::byte>(streaming ? 0 : attention_scratch_bytes(most_context));
@@ -77,40 +81,6 @@ struct KeyBlocks {
     for (size_t key = keys.begin; key < keys.end; key += kBlockTokens) put(n++, key);
     put(n, next);
   }
-};
-
-// The attention blocks that hold the keys [0, most) in the order in which a task visits them.
-class BlockWalk {
- public:
-  // Of the given stripes, counted in tree order; the first has keys.
-  BlockWalk(Range stripes, size_t step, size_t block, size_t most)
-      : stripes_(stripes),
-        step_(step),
-        block_(block),
-        most_(most),
-        stripe_(stripes.begin),
-        key_(stripe_at(stripe_) * step),
-        next_(after(key_)) {}
-
-  bool done() const { return stripe_ >= stripes_.end; }
-  size_t stripe() const { return stripe_; }
-  size_t key() const { return key_; }
-  // The stripe's block after this one; it need not have keys.
-  size_t next_of_stripe() const { return next_; }
-  void advance() {
-    key_ = next_;
-    while (key_ >= most_ && ++stripe_ < stripes_.end) key_ = stripe_at(stripe_) * step_;
-    next_ = after(key_);
-  }
-
- private:
-  size_t after(size_t key) const {
-    const size_t end = key + block_;
-    return end % step_ ? end : end + (kStripes - 1) * step_;
-  }
-
-  Range stripes_;
-  size_t step_, block_, most_, stripe_, key_, next_;
 };
 
 }  // namespace
@@ -271,7 +241,7 @@ void Attention::plan(std::span<const AttentionQueries> queries, const RowShares&
   choose_parts(tiles, longest);
   keeps_states_ = states_.ranks() > 1 || states_.own_parts().size() > 1;
   if (shape_.type == AttentionType::STREAMING && !keeps_states_)
-    while (per_task < kTilesPerTask && tiles / (2 * per_task) >= wanted) per_task *= 2;
+    while (per_task < kPassesPerTask && tiles / (2 * per_task) >= wanted) per_task *= 2;
   if (keeps_states_) states_.plan(chunks_, shares, scratch_.partial);
   tasks_.clear();
   joins_.clear();
@@ -386,7 +356,6 @@ class Attention::Pass {
     fresh_ = true;
   }
 
-  const Tile& tile() const { return tile_; }
   const StripeTree& tree() const { return tree_; }
 
  private:
@@ -409,33 +378,40 @@ void Attention::stream(const Task& task, size_t layer, std::byte* scratch, float
                        size_t stride) {
   const ThreadScratch mine = lay_out_thread(shape_, most_context_, scratch);
   const size_t count = tiles_of(task.rows);
-  const Range stripes = states_.own_parts()[task.part];
-  const auto pass = [&](size_t t) {
-    return Pass(*this, tile_at(task, std::min(t, count - 1) * kMostRows), stripes,
-                mine.states + t * kLiveStates * state_floats_);
-  };
-  std::array<Pass, kTilesPerTask> passes = {pass(0), pass(1), pass(2), pass(3)};
-  const size_t most = passes[count - 1].tile().most;
-  const KvSequence& sequence = *passes[0].tile().queries->sequence;
+  std::array<Tile, kPassesPerTask> tiles{};
+  for (size_t t = 0; t < count; ++t) tiles[t] = tile_at(task, t * kMostRows);
+  const size_t most = tiles[count - 1].most;
+  BlockWalk walk(states_.own_parts()[task.part], kPassesPerTask / std::bit_ceil(count),
+                 stripe_tokens(shape_), shape_.block_size, most);
+  std::array<std::optional<Pass>, kPassesPerTask> passes;  // [lanes][count]
+  for (size_t i = 0; i < walk.lanes() * count; ++i)
+    passes[i].emplace(*this, tiles[i % count], walk.lane(i / count),
+                      mine.states + i * kLiveStates * state_floats_);
 
-  BlockWalk walk(stripes, stripe_tokens(shape_), shape_.block_size, most);
-  if (walk.key() >= most) walk.advance();
   while (!walk.done()) {
     const BlockWalk here = walk;
     walk.advance();
     const Range keys = {here.key(), std::min(here.key() + shape_.block_size, round_up(most, 16))};
-    const KeyBlocks blocks(sequence, layer, task.kv_head, keys,
+    const KeyBlocks blocks(*tiles[0].queries->sequence, layer, task.kv_head, keys,
                            walk.done() ? here.key() : walk.key());
     for (size_t t = 0; t < count; ++t)
-      passes[t].attend(here.stripe(), keys, here.next_of_stripe(), blocks, mine.kernel);
+      passes[here.lane_index() * count + t]->attend(here.stripe(), keys, here.next_of_stripe(),
+                                                    blocks, mine.kernel);
   }
 
   for (size_t t = 0; t < count; ++t) {
-    const StripeTree& tree = passes[t].tree();
+    std::array<std::optional<SoftmaxState>, kPassesPerTask> lanes;  // in tree order
+    for (size_t i = 0; i < walk.lanes(); ++i)
+      if (const StripeTree& tree = passes[i * count + t]->tree(); tree.present())
+        lanes[walk.place_in_tree(i)] = tree.root();
+    for (size_t apart = 1; apart < walk.lanes(); apart *= 2)
+      for (size_t i = 0; i < walk.lanes(); i += 2 * apart)
+        if (lanes[i + apart])  // its stripes' keys come after those of the i-th
+          runtime_.kernels.merge(*lanes[i], *lanes[i + apart], tiles[t].rows, shape_.head_dim);
     if (!keeps_states_)
-      finish(passes[t].tile(), tree.root(), out, stride);
-    else if (tree.present())
-      states_.put(place_of(passes[t].tile()), task.part, tree.root());
+      finish(tiles[t], *lanes[0], out, stride);
+    else if (lanes[0])
+      states_.put(place_of(tiles[t]), task.part, *lanes[0]);
   }
 }
 

@@ -76,7 +76,7 @@ class Attention {
   // Some tiles of one sequence and KV head; rows are (token, head of the group), folded.
   struct Task {
     uint32_t queries, kv_head;
-    uint32_t first, rows;  // folded rows, at most kTilesPerTask tiles
+    uint32_t first, rows;  // folded rows, at most kPassesPerTask tiles
     uint32_t part;         // of this rank's subtrees of the stripes (streaming)
     size_t cost;
   };
