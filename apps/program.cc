@@ -2,6 +2,7 @@
 #include "program.h"
 
 #include <fcntl.h>
+#include <time.h>
 #include <unistd.h>
 
 #include <algorithm>
@@ -66,12 +67,21 @@ constexpr char kEndedByLauncher[] =
     "rill: rank 0: the launcher ended this job (SIGTERM): it was interrupted, or another rank was "
     "lost; see what the launcher says\n";
 
+/// A launcher that sees a rank go leaves soon, and what it has not read by then is lost: all ranks
+/// give it time for the first one's word.
+[[noreturn]] void leave(int signal) {
+  const timespec while_it_reads = {0, 300'000'000};
+  ::nanosleep(&while_it_reads, nullptr);
+  ::_exit(128 + signal);
+}
+
 void tell_of_end(const Communicator& world) {
-  if (world.size() == 1 || world.rank() > 0) return;
-  std::signal(SIGTERM, [](int signal) {
-    (void)!::write(STDERR_FILENO, kEndedByLauncher, sizeof kEndedByLauncher - 1);
-    ::_exit(128 + signal);
-  });
+  if (world.size() == 1) return;
+  std::signal(
+      SIGTERM, world.rank() > 0 ? leave : [](int signal) {
+        (void)!::write(STDERR_FILENO, kEndedByLauncher, sizeof kEndedByLauncher - 1);
+        leave(signal);
+      });
 }
 
 /// A mistake on the command line is every rank's, and each of them ends by itself. One that is not
