@@ -5,6 +5,7 @@
 
 #include "commands.h"
 #include "common_options.h"
+#include "engine/bench_comm.h"
 #include "engine/bench_plot.h"
 #include "engine/bench_report.h"
 #include "engine/bench_run.h"
@@ -21,7 +22,7 @@ struct BenchOptions {
   std::string prompts = "512", generated = "128", depths = "0", batches = "1", threads;
   std::vector<std::string> pairs;
   size_t repetitions = 5;
-  bool no_warmup = false, profile = false, fill = false;
+  bool no_warmup = false, profile = false, fill = false, comm = false;
   std::string roofline;
   ReportFormat format = ReportFormat::MD;
 };
@@ -122,7 +123,21 @@ class ThreadRun {
   std::unique_ptr<LoadedModel> model_;
 };
 
-int run_bench(const BenchOptions& options) {
+// --comm: no model, only how fast ranks talk and what their nodes can do.
+int run_comm(const BenchOptions& options, Communicator& world) {
+  if (options.format != ReportFormat::MD && options.format != ReportFormat::JSON)
+    throw UsageError("--comm prints a table (md) or the constants for rill plan (json)");
+  show_status("measuring the ranks");
+  Team team(threads_of_rank(world, threads_of(options).front()));
+  const CommBench bench = measure_comm(world, team, choose_kernels(options.common.isa).name);
+  show_status("");
+  print(options.format == ReportFormat::JSON ? to_json(bench.constants).dump(2) + "\n"
+                                             : bench.table());
+  return 0;
+}
+
+int run_bench(const BenchOptions& options, Communicator& world) {
+  if (options.comm) return run_comm(options, world);
   if (options.common.model.empty() == options.shape.empty())
     throw UsageError("give either a MODEL folder or --shape NAME (for instance qwen3-0.6b)");
   const std::vector<BenchTest> tests = plan_of(options).tests();
@@ -174,7 +189,7 @@ void add_bench_command(Program& program) {
   CLI::App* command =
       add_command(program, "bench", "Measure tokens per second against this machine's own limits",
                   "rill bench --shape qwen3-0.6b -p 512 -n 128 -d 0,4096",
-                  [options] { return run_bench(*options); });
+                  [options, &program] { return run_bench(*options, program.world); });
   program.spellings[{"bench", "-pg"}] = "--pg";
   command->add_option("MODEL", options->common.model,
                       "folder of a Qwen3 checkpoint as published on Hugging Face");
@@ -194,13 +209,16 @@ void add_bench_command(Program& program) {
       ->type_name("FORMAT");
   command->add_flag("--profile", options->profile,
                     "also the time, work and percentage of each operation");
+  command->add_flag("--comm", options->comm,
+                    "instead of tests: latency and bandwidth between the ranks of this job; with "
+                    "-o json the constants for rill plan --constants");
   command
       ->add_option("--roofline", options->roofline,
                    "draw each operation's speed under the ceilings (an SVG, with gnuplot)")
       ->type_name("FILE.svg");
   add_arithmetic_options(*command, options->common);
   add_chunk_option(*command, options->common);
-  add_rank_options(program, *command, options->common.ranks);
+  add_rank_options(program, *command, options->common, &options->shape);
 }
 
 }  // namespace rill::apps

@@ -202,7 +202,7 @@ void add_chat_command(Program& program) {
       program, "chat", "talk with a model, several turns; /help there lists commands",
       "rill chat models/rill-demo --think off", [options] { return Chat(*options).run(); });
   add_common_options(*command, options->common);
-  add_rank_options(program, *command, options->common.ranks);
+  add_rank_options(program, *command, options->common);
   add_template_options(*command, options->chat);
   add_generation_options(*command, options->generation);
 }

@@ -78,7 +78,7 @@ void add_logits_command(Program& program) {
                   "rill logits models/rill-demo --ids 1,2,3 --hidden --out logits.safetensors",
                   [options] { return run_logits(*options); });
   add_common_options(*command, options->common);
-  add_rank_options(program, *command, options->common.ranks);
+  add_rank_options(program, *command, options->common);
   auto* ids = command->add_option("--ids", options->ids, "token ids with commas between");
   command->add_option("--ids-file", options->ids_file, "a file of token ids with commas between")
       ->excludes(ids);

@@ -1,37 +1,201 @@
 // SPDX-License-Identifier: Apache-2.0
-// rill plan: what a model needs of memory, without loading it.
+// rill plan: what a model needs of memory, of links between ranks and of time, without loading it.
 #include <memory>
 
 #include "base/topology.h"
 #include "commands.h"
-#include "common_options.h"
-#include "engine/memory_plan.h"
-#include "model/checkpoint.h"
+#include "engine/bench_table.h"
+#include "engine/bench_values.h"
+#include "planned_model.h"
 
 namespace rill::apps {
 namespace {
 
+constexpr size_t kMostRanks = 512;  // 8 x 64
+
 struct PlanOptions {
   CommonOptions common;
+  std::string shape;
   size_t batch = 1;
+  std::string tp, sp;  // a number or auto
+  size_t ranks = 0, nodes = 0, per_node = 0;
+  std::string constants, prompts = "512", depths = "0,4096";
+  double gbits = 0, microseconds = 0, node_gib = 0;
+
+  bool over_ranks() const { return !tp.empty() || !sp.empty() || ranks || nodes || per_node; }
 };
 
+/// 0 for auto and for nothing.
+size_t number_of(const std::string& text, const std::string& option, size_t most) {
+  if (text.empty() || text == "auto") return 0;
+  const std::vector<size_t> values = as_usage([&] { return parse_list(text, option); });
+  if (values.size() == 1 && values[0] >= 1 && values[0] <= most) return values[0];
+  throw UsageError(option + " is '" + text + "'; use 1 to " + std::to_string(most) + ", or auto");
+}
+
+/// The shapes in question: one, or those that make the ranks.
+std::vector<RankShape> shapes_in_question(const PlanOptions& options) {
+  const RankShape fixed = {number_of(options.tp, "--tp", 8), number_of(options.sp, "--sp", 64)};
+  size_t ranks = options.ranks;
+  if (ranks == 0 && options.nodes && options.per_node) ranks = options.nodes * options.per_node;
+  if (ranks == 0) {
+    if (options.tp == "auto" || options.sp == "auto")
+      throw UsageError("--tp auto and --sp auto share out a number of ranks; give --ranks too");
+    ranks = std::max<size_t>(1, fixed.tp) * std::max<size_t>(1, fixed.sp);
+  }
+  const std::vector<RankShape> shapes = possible_shapes(ranks, fixed);
+  if (shapes.empty())
+    throw UsageError("no --tp (1 to 8) and --sp (1 to 64) as given make " + std::to_string(ranks) +
+                     " ranks; take others, or auto");
+  return shapes;
+}
+
+size_t ranks_per_node(const PlanOptions& options, const MachineConstants& constants, size_t ranks) {
+  if (options.nodes == 0)
+    return options.per_node ? options.per_node : std::min(ranks, constants.numa_nodes);
+  const size_t fewest = (ranks + options.nodes - 1) / options.nodes;
+  if (options.per_node == 0) return fewest;
+  if (options.per_node < fewest)
+    throw UsageError(std::to_string(ranks) + " ranks do not fit on --nodes " +
+                     std::to_string(options.nodes) + " with --ranks-per-node " +
+                     std::to_string(options.per_node));
+  return options.per_node;
+}
+
+MachineConstants constants_for(const PlanOptions& options) {
+  MachineConstants c = constants_of(options.constants);
+  if (options.gbits > 0) {
+    c.there.gather_bandwidth = c.there.exchange_bandwidth = options.gbits * 1e9 / 8;
+    c.name += "; " + fixed(options.gbits, 0) + " Gbit/s between nodes";
+  }
+  if (options.microseconds > 0) {
+    c.there.gather_latency = c.there.exchange_latency = options.microseconds * 1e-6;
+    c.name += ", " + fixed(options.microseconds, 0) + " µs";
+  }
+  return c;
+}
+
+std::vector<RankTask> tasks_of(const PlanOptions& options) {
+  return as_usage([&] {
+    std::vector<RankTask> tasks;
+    for (const size_t prompt : parse_list(options.prompts, "-p"))
+      if (prompt) tasks.push_back({prompt, 0, 1});
+    for (const size_t depth : parse_list(options.depths, "-d"))
+      tasks.push_back({0, depth, options.batch});
+    return tasks;
+  });
+}
+
+std::string time_text(double seconds) {
+  return seconds < 1 ? fixed(1000 * seconds) + " ms" : fixed(seconds) + " s";
+}
+
+/// What a rank sends in each task, and how long the tasks take.
+std::string task_table(const RankModel& times, RankShape shape, const std::vector<RankTask>& tasks,
+                       size_t layers) {
+  std::vector<std::vector<std::string>> cells = {{"", "tokens/s", "time", "computing", "talking",
+                                                  "sent by a rank", "tp, layer and token",
+                                                  "sp, layer and token", "messages"}};
+  for (const RankTask& task : tasks) {
+    const Prediction p = times.predict(shape, task);
+    const size_t parts = task.tokens() * layers;
+    cells.push_back({task.name(), fixed(static_cast<double>(task.tokens()) / p.seconds(), 1),
+                     time_text(p.seconds()), time_text(p.computing), time_text(p.talking),
+                     bytes_text(p.tensor_sent + p.sequence_sent), bytes_text(p.tensor_sent / parts),
+                     bytes_text(p.sequence_sent / parts), std::to_string(p.messages)});
+  }
+  return markdown_table(cells, 1);
+}
+
+std::string choice_table(const std::vector<ShapeChoice>& choices) {
+  const std::string first = "prompt of " + std::to_string(kChoicePrompt);
+  std::vector<std::vector<std::string>> cells = {
+      {"tp x sp", first, "a token after it", std::to_string(kChoiceGenerated) + " tokens, in all",
+       "memory"}};
+  for (const ShapeChoice& choice : choices)
+    cells.push_back({std::to_string(choice.shape.tp) + " x " + std::to_string(choice.shape.sp),
+                     time_text(choice.prompt), time_text(choice.token), time_text(choice.seconds()),
+                     choice.fits ? "fits" : "does not fit"});
+  return "Shapes, the fastest predicted first:\n\n" + markdown_table(cells, 1) + "\n";
+}
+
+int plan_ranks(const PlanOptions& options, const PlannedModel& model) {
+  const std::vector<RankShape> shapes = shapes_in_question(options);
+  const std::vector<RankTask> tasks = tasks_of(options);
+  const MachineConstants constants = constants_for(options);
+  const size_t ranks = shapes.front().ranks();
+  const size_t per_node = ranks_per_node(options, constants, ranks);
+  const size_t nodes = (ranks + per_node - 1) / per_node;
+  const double gib = static_cast<double>(size_t{1} << 30);
+  const size_t node_memory =
+      options.node_gib > 0 ? static_cast<size_t>(options.node_gib * gib) : available_memory();
+  const RankMachine machine = {{constants, per_node}, node_memory};
+  const std::vector<ShapeChoice> choices = choose_shape(model, machine, shapes);
+  const RankShape shape = choices.front().shape;
+  RankMemory memory = plan_ranks(model.subject(), model.size, shape, per_node);
+  memory.largest.available = node_memory / std::min(per_node, ranks);
+  const size_t numa_node = memory.fullest_node / std::min(constants.numa_nodes, per_node);
+
+  std::string text = std::to_string(ranks) + (ranks == 1 ? " rank" : " ranks") + " (tp " +
+                     std::to_string(shape.tp) + " x sp " + std::to_string(shape.sp) + "), " +
+                     std::to_string(std::min(per_node, ranks)) + " on each of " +
+                     std::to_string(nodes) + (nodes == 1 ? " node" : " nodes") +
+                     "; predicted for " + constants.name + "\n\n";
+  if (choices.size() > 1) text += choice_table(choices);
+  text += "Memory of the largest rank:\n" + memory.largest.table() + "  of a node   " +
+          bytes_text(memory.fullest_node) + ", of each NUMA node that has ranks " +
+          bytes_text(numa_node) + "\n\n";
+  const RankModel times(model.config, model.arithmetic, machine.place, model.size.chunk);
+  print(text + task_table(times, shape, tasks, model.config.num_layers));
+  return choices.front().fits ? 0 : 1;
+}
+
 int run_plan(const PlanOptions& options) {
-  const LoadOptions load = options.common.load_options();
-  const ModelConfig config = ModelConfig::load(options.common.model);
-  const Checkpoint checkpoint = Checkpoint::open(options.common.model);
-  checkpoint.check(config);
-  const Arithmetic arithmetic = resolve_arithmetic(load.arithmetic, stored_type(checkpoint),
-                                                   block_scope(config, load.session));
-  const Kernels& kernels = choose_kernels(load.isa);
-  const int threads = load.threads > 0 ? load.threads : available_cores();
-  SessionSize size = load.session;
-  size.sequences = options.batch;
-  size.context = choose_context(config, size.context, config.max_position_embeddings);
-  const MemoryPlan plan =
-      plan_memory({config, arithmetic, kernels, threads}, size, available_memory());
-  print(options.common.model + ", " + describe(arithmetic) + "\n" + plan.table());
+  if (options.common.model.empty() == options.shape.empty())
+    throw UsageError("give either a MODEL folder or --shape NAME (for instance qwen3-0.6b)");
+  const PlannedModel model = PlannedModel::of(options.common, options.shape, options.batch);
+  print((options.shape.empty() ? options.common.model : options.shape) + ", " +
+        describe(model.arithmetic) + "\n");
+  if (options.over_ranks()) return plan_ranks(options, model);
+  const MemoryPlan plan = plan_memory(model.subject(), model.size, available_memory());
+  print(plan.table());
   return plan.fits() ? 0 : 1;
+}
+
+void add_cluster_options(CLI::App& command, PlanOptions& options) {
+  const std::string group = "Ranks (any of the first five asks for this part)";
+  const auto text = [&](const char* name, std::string& target, const char* type,
+                        const char* description) {
+    command.add_option(name, target, description)->type_name(type)->group(group);
+  };
+  const auto count = [&](const char* name, size_t& target, const char* description) {
+    command.add_option(name, target, description)
+        ->check(CLI::Range(size_t{1}, kMostRanks))
+        ->type_name("N")
+        ->group(group);
+  };
+  const auto positive = [&](const char* name, double& target, const char* type,
+                            const char* description) {
+    command.add_option(name, target, description)
+        ->check(CLI::Range(1e-3, 1e6))
+        ->type_name(type)
+        ->group(group);
+  };
+  text("--tp", options.tp, "N", "ranks that cut heads and columns, 1 to 8, or auto");
+  text("--sp", options.sp, "N", "groups that cut the context, 1 to 64, or auto");
+  count("--ranks", options.ranks, "ranks in all (default: --tp times --sp)");
+  count("--nodes", options.nodes, "nodes that they run on");
+  count("--ranks-per-node", options.per_node, "ranks of a node (default: one to a NUMA node)");
+  text("-p,--n-prompt", options.prompts, "LIST", "prompt lengths to predict (default 512)");
+  text("-d,--n-depth", options.depths, "LIST",
+       "contexts after which to predict a token (default 0,4096)");
+  text("--constants", options.constants, "FILE",
+       "the nodes, as `rill bench --comm -o json` measured them (default: two Xeon Gold 6230R)");
+  positive("--link-gbits", options.gbits, "GBIT",
+           "Gbit/s between nodes, instead of the constants'");
+  positive("--link-latency", options.microseconds, "US", "microseconds between nodes, likewise");
+  positive("--node-memory", options.node_gib, "GIB",
+           "memory of a node (default: what is free on this machine)");
 }
 
 }  // namespace
@@ -39,12 +203,22 @@ int run_plan(const PlanOptions& options) {
 void add_plan_command(Program& program) {
   auto options = std::make_shared<PlanOptions>();
   CLI::App* command = add_command(
-      program, "plan", "tell what a model needs of memory, and the longest context that fits",
-      "rill plan models/rill-demo --ctx 4096 --batch 4", [options] { return run_plan(*options); });
+      program, "plan", "tell what a model needs of memory and, on ranks, how long it takes",
+      "rill plan models/rill-demo --ctx 4096 --batch 4\n"
+      "  rill plan --shape qwen3-8b --ranks 16 --nodes 8 --tp auto --sp auto --link-gbits 100",
+      [options] { return run_plan(*options); });
   add_common_options(*command, options->common);
+  command->get_option("MODEL")->required(false);
+  command
+      ->add_option(
+          "--shape", options->shape,
+          "instead of MODEL: a published size (qwen3-0.6b, qwen3-1.7b, qwen3-4b, qwen3-8b, "
+          "qwen3-14b, qwen3-32b), in bf16")
+      ->type_name("NAME");
   command->add_option("--batch", options->batch, "sequences side by side (default 1)")
       ->check(CLI::Range(1, 65536))
       ->type_name("N");
+  add_cluster_options(*command, *options);
 }
 
 }  // namespace rill::apps

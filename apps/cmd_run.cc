@@ -129,7 +129,7 @@ void add_run_command(Program& program) {
   command->add_flag("--stats", options->stats,
                     "also the time from the start of the process to the first token, and the peak "
                     "of memory");
-  add_rank_options(program, *command, options->common.ranks);
+  add_rank_options(program, *command, options->common);
   add_template_options(*command, options->chat);
   add_generation_options(*command, options->generation);
 }

@@ -75,7 +75,7 @@ void add_verify_command(Program& program) {
   add_arithmetic_options(*command, options->common);
   add_thread_option(*command, options->common);
   add_chunk_option(*command, options->common);
-  add_rank_options(program, *command, options->common.ranks);
+  add_rank_options(program, *command, options->common);
   auto* ids = command->add_option("--ids", options->ids, "the prompt as token ids");
   command->add_option("--prompt", options->prompt, "the prompt as text")->excludes(ids);
   command->add_option("--gen-len", options->length, "tokens to generate (default 8)")

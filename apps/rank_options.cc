@@ -1,9 +1,13 @@
 // SPDX-License-Identifier: Apache-2.0
 #include "rank_options.h"
 
+#include <charconv>
 #include <span>
 
+#include "base/topology.h"
 #include "comm_profile.h"
+#include "common_options.h"
+#include "planned_model.h"
 
 namespace rill::apps {
 
@@ -12,13 +16,22 @@ const Ranks& RankOptions::ranks() const {
   if (!ranks_) {
     const int size = world_->size();
     // What was not said follows from what was; heads and columns are cut first.
-    int tp = tp_, sp = sp_;
+    auto [tp, sp] = chosen();
     if (tp == 0 && sp == 0) tp = size;
     if (tp == 0) tp = std::max(1, size / sp);
     if (sp == 0) sp = std::max(1, size / tp);
     ranks_ = as_usage([&] { return std::make_shared<Ranks>(*world_, tp, sp); });
   }
   return *ranks_;
+}
+
+// On all ranks the same: what the first one decides.
+TpSp RankOptions::chosen() const {
+  TpSp shape{tp_, sp_};
+  if (tp_ != kAutoRanks && sp_ != kAutoRanks) return shape;
+  if (world_->rank() == 0) shape = choose_();
+  world_->broadcast(std::as_writable_bytes(std::span(&shape, 1)), 0);
+  return shape;
 }
 
 void RankOptions::report() const {
@@ -35,26 +48,79 @@ std::string RankOptions::shared(const std::function<std::string()>& read) const 
   return text;
 }
 
+namespace {
+
+const std::string kGroup = "Ranks (under mpirun or srun; never part of the result)";
+
+void add_number(CLI::App& command, const std::string& name, int& target,
+                const std::string& description) {
+  const int most = name == "--tp" ? 8 : 64;
+  command
+      .add_option_function<std::string>(
+          name,
+          [&target, name, most](const std::string& text) {
+            int value = 0;
+            const char* end = text.data() + text.size();
+            const auto [stop, error] = std::from_chars(text.data(), end, value);
+            if (text == "auto")
+              value = kAutoRanks;
+            else if (error != std::errc() || stop != end || value < 1 || value > most)
+              throw UsageError(name + " is '" + text + "'; use 1 to " + std::to_string(most) +
+                               ", or auto");
+            target = value;
+          },
+          description)
+      ->type_name("N")
+      ->group(kGroup);
+}
+
+}  // namespace
+
 void add_rank_options(Program& program, CLI::App& command, RankOptions& options) {
   options.world_ = &program.world;
+  options.choose_ = []() -> TpSp {
+    fail("this program knows no auto; give --tp and --sp numbers");
+  };
   program.ranked.insert(&command);
-  const std::string group = "Ranks (under mpirun or srun; never part of the result)";
-  command
-      .add_option("--tp", options.tp_,
-                  "ranks that cut heads and columns of the model, 1 to 8 (tensor parallel)")
-      ->check(CLI::Range(1, 8))
-      ->type_name("N")
-      ->group(group);
-  command
-      .add_option("--sp", options.sp_,
-                  "such groups that cut the context, 1 to 64 (sequence parallel)")
-      ->check(CLI::Range(1, 64))
-      ->type_name("N")
-      ->group(group);
+  add_number(command, "--tp", options.tp_,
+             "ranks that cut heads and columns of the model, 1 to 8 (tensor parallel), or auto");
+  add_number(command, "--sp", options.sp_,
+             "such groups that cut the context, 1 to 64 (sequence parallel), or auto");
   command
       .add_flag("--profile-comm", options.profile_,
                 "also the bytes that each rank sent, and the time that it took")
-      ->group(group);
+      ->group(kGroup);
+}
+
+void add_rank_options(Program& program, CLI::App& command, CommonOptions& common,
+                      const std::string* published) {
+  RankOptions& options = common.ranks;
+  add_rank_options(program, command, options);
+  command
+      .add_option(
+          "--constants", options.constants_,
+          "what --tp auto goes by: a file of `rill bench --comm -o json` (default: a node of "
+          "two Xeon Gold 6230R)")
+      ->type_name("FILE")
+      ->group(kGroup);
+  options.choose_ = [&program, &common, published]() -> TpSp {
+    const RankOptions& ranks = common.ranks;
+    const int tp = std::max(0, ranks.tp_), sp = std::max(0, ranks.sp_);
+    const auto shapes = possible_shapes(static_cast<size_t>(program.world.size()),
+                                        {static_cast<size_t>(tp), static_cast<size_t>(sp)});
+    if (shapes.empty()) return {tp, sp};  // which Ranks refuses, with those that there are
+    const PlannedModel model = PlannedModel::of(common, published ? *published : "", 1);
+    const MachineConstants constants = constants_of(ranks.constants_);
+    const RankMachine machine = {{constants, static_cast<size_t>(program.world.ranks_here())},
+                                 available_memory()};
+    const std::vector<ShapeChoice> choices = choose_shape(model, machine, shapes);
+    const RankShape best = choices.front().shape;
+    note(program.app.get_name() + ": takes --tp " + std::to_string(best.tp) + " --sp " +
+         std::to_string(best.sp) + ", of " + std::to_string(choices.size()) +
+         (choices.size() == 1 ? " shape" : " shapes") +
+         " the fastest predicted: " + describe(choices) + " (" + constants.name + ")\n");
+    return {static_cast<int>(best.tp), static_cast<int>(best.sp)};
+  };
 }
 
 void add_strategy_option(CLI::App& command, RankOptions& options) {
@@ -77,7 +143,7 @@ void add_strategy_option(CLI::App& command, RankOptions& options) {
           "context (as --sp)")
       ->excludes("--tp")
       ->excludes("--sp")
-      ->group("Ranks (under mpirun or srun; never part of the result)");
+      ->group(kGroup);
 }
 
 }  // namespace rill::apps

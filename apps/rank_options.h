@@ -5,11 +5,18 @@
 #include <functional>
 #include <memory>
 #include <string>
+#include <utility>
 
 #include "model/ranks.h"
 #include "program.h"
 
 namespace rill::apps {
+
+struct CommonOptions;
+
+/// tp and sp; 0 where nothing was said, kAutoRanks where the model of communication shall choose.
+using TpSp = std::pair<int, int>;
+constexpr int kAutoRanks = -1;
 
 class RankOptions {
  public:
@@ -26,14 +33,23 @@ class RankOptions {
 
  private:
   friend void add_rank_options(Program& program, CLI::App& command, RankOptions& options);
+  friend void add_rank_options(Program& program, CLI::App& command, CommonOptions& options,
+                               const std::string* published);
+  TpSp chosen() const;
   friend void add_strategy_option(CLI::App& command, RankOptions& options);
   Communicator* world_ = nullptr;
   int tp_ = 0, sp_ = 0;  // 0: what the other one leaves
+  std::string constants_;
+  std::function<TpSp()> choose_;  // by the first rank
   bool profile_ = false;
   mutable std::shared_ptr<Ranks> ranks_;
 };
 
 void add_rank_options(Program& program, CLI::App& command, RankOptions& options);
+/// With --tp auto and --sp auto, by what the model in `options` (or the `published` size, unless
+/// that is empty) needs; both outlive the program's run.
+void add_rank_options(Program& program, CLI::App& command, CommonOptions& options,
+                      const std::string* published = nullptr);
 /// --parallel-strategy headwise|sequence, in place of --tp and --sp: all ranks one way. After
 /// add_rank_options.
 void add_strategy_option(CLI::App& command, RankOptions& options);

@@ -1,0 +1,53 @@
+// SPDX-License-Identifier: Apache-2.0
+#include "planned_model.h"
+
+#include <fstream>
+#include <iterator>
+
+#include "base/topology.h"
+#include "model/checkpoint.h"
+
+namespace rill::apps {
+
+PlannedModel PlannedModel::of(const CommonOptions& options, const std::string& published,
+                              size_t sequences) {
+  ModelConfig config =
+      published.empty() ? ModelConfig::load(options.model) : published_model(published).config();
+  DType stored = DType::BF16;
+  if (published.empty()) {
+    const Checkpoint checkpoint = Checkpoint::open(options.model);
+    checkpoint.check(config);
+    stored = stored_type(checkpoint);
+  }
+  SessionSize size;
+  if (options.chunk != 0) size.chunk = options.chunk;
+  size.context = choose_context(config, options.context, config.max_position_embeddings);
+  size.sequences = sequences;
+  const Arithmetic arithmetic =
+      resolve_arithmetic(options.arithmetic, stored, block_scope(config, size));
+  const int threads = options.threads > 0 ? options.threads : available_cores();
+  return {std::move(config), arithmetic, choose_kernels(options.isa), threads, size};
+}
+
+MachineConstants constants_of(const std::string& file) {
+  if (file.empty()) return default_constants();
+  std::ifstream in(file, std::ios::binary);
+  const std::string text{std::istreambuf_iterator<char>(in), {}};
+  if (!in) fail("cannot read the constants in ", file, "; write them with `rill bench --comm`");
+  return constants_from_json(text, file);
+}
+
+std::vector<ShapeChoice> choose_shape(const PlannedModel& model, const RankMachine& machine,
+                                      const std::vector<RankShape>& shapes) {
+  const RankModel times(model.config, model.arithmetic, machine.place, model.size.chunk);
+  std::vector<ShapeChoice> choices;
+  for (const RankShape& shape : shapes) {
+    const RankMemory memory =
+        plan_ranks(model.subject(), model.size, shape, machine.place.per_node);
+    choices.push_back(judge_shape(times, shape, memory.fullest_node <= machine.node_memory));
+  }
+  sort_choices(choices);
+  return choices;
+}
+
+}  // namespace rill::apps

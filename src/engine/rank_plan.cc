@@ -1,0 +1,260 @@
+// SPDX-License-Identifier: Apache-2.0
+#include "engine/rank_plan.h"
+
+#include <algorithm>
+#include <array>
+#include <bit>
+#include <cmath>
+
+#include "engine/bench_table.h"
+#include "model/row_shares.h"
+#include "model/shard.h"
+#include "model/step_scratch.h"
+#include "model/stripe_tree.h"
+
+namespace rill {
+namespace {
+
+double number(size_t value) {
+  return static_cast<double>(value);
+}
+
+// Bytes of the packed matrix of `outputs` x `depth`.
+double matrix_bytes(Format format, size_t outputs, size_t depth) {
+  const size_t panels = (outputs + kPanel - 1) / kPanel;
+  return number(panels) * number(panel_bytes(format, round_up(depth, kDepthUnit)));
+}
+
+// Sums over 1 .. count of min(i, limit): (query, key) pairs of `count` queries that each see one
+// more of `limit` keys than the one before.
+double staircase(size_t count, size_t limit) {
+  const double rising = number(std::min(count, limit));
+  return rising * (rising + 1) / 2 + (number(count) - rising) * number(limit);
+}
+
+// What ranks keep and see of a sequence's keys.
+struct Kept {
+  double keys = 0, pairs = 0;
+};
+Kept kept_by(RankOf sp, const StepShare& share, size_t run_length) {
+  Kept kept;
+  const size_t end = share.start + share.tokens;
+  for (size_t run = 0, first = 0; first < end; ++run, first += run_length) {
+    if (keeper_of(run, sp.count) != sp.index) continue;
+    kept.keys += number(std::min(run_length, end - first));
+    kept.pairs += staircase(end - first, run_length);
+    if (share.start > first) kept.pairs -= staircase(share.start - first, run_length);
+  }
+  return kept;
+}
+
+constexpr size_t kWorks = 6;  // QKV, O, gate and up, down, attention, head
+
+}  // namespace
+
+std::vector<RankShape> possible_shapes(size_t ranks, RankShape fixed) {
+  std::vector<RankShape> shapes;
+  for (size_t tp = 1; tp <= kLeaves; ++tp) {
+    if (ranks % tp || ranks / tp > kStripes) continue;
+    if ((fixed.tp && fixed.tp != tp) || (fixed.sp && fixed.sp != ranks / tp)) continue;
+    shapes.push_back({tp, ranks / tp});
+  }
+  return shapes;
+}
+
+std::string RankTask::name() const {
+  std::string text = prompt ? "prompt of " + std::to_string(prompt) : "a token";
+  if (!prompt && batch > 1) text += " x " + std::to_string(batch);
+  if (depth) text += " at " + std::to_string(depth);
+  return text;
+}
+
+// One forward step of all ranks.
+class RankModel::Step {
+ public:
+  Step(const RankModel& model, RankShape shape, std::vector<StepShare> shares)
+      : model_(model), shape_(shape), shares_(std::move(shares)) {
+    const MachineConstants& c = model.place_.constants;
+    const double part = 1 / number(model.place_.per_node);
+    for (double Ceilings::*kind : {&Ceilings::fma, &Ceilings::vdpbf16ps, &Ceilings::vnni,
+                                   &Ceilings::maddubs, &Ceilings::bandwidth})
+      rank_.*kind = c.node.*kind * c.part_reached.*kind * part;
+    linear_ = ceiling_of(model.arithmetic_.linear, c.isa);
+    attention_ = ceiling_of(model.arithmetic_.attention, c.isa);
+  }
+
+  // Ranks wait for each other at every exchange, so the slowest one of each operation counts.
+  void add_to(Prediction& total) const {
+    std::array<double, kWorks> computing{};
+    std::array<double, kCommParts> talking{};
+    uint64_t tensor = 0, sequence = 0, messages = 0;
+    for (size_t rank = 0; rank < shape_.ranks(); ++rank) {
+      const RankOf tp = {rank % shape_.tp, shape_.tp}, sp = {rank / shape_.tp, shape_.sp};
+      compute(tp, sp, computing);
+      const auto calls = comm_calls({model_.config_, model_.arithmetic_, tp, sp}, {shares_});
+      std::array<double, kCommParts> mine{};
+      for (const CommCall& call : calls)
+        mine[static_cast<size_t>(call.part)] += number(call.times) * seconds(call, tp, sp);
+      for (size_t i = 0; i < kCommParts; ++i) talking[i] = std::max(talking[i], mine[i]);
+      const CommTotals t = total_of(calls, true), s = total_of(calls, false);
+      tensor = std::max(tensor, t.sent);
+      sequence = std::max(sequence, s.sent);
+      messages = std::max(messages, t.messages + s.messages);
+    }
+    for (const double time : computing) total.computing += time;
+    for (const double time : talking) total.talking += time;
+    total.tensor_sent += tensor;
+    total.sequence_sent += sequence;
+    total.messages += messages;
+  }
+
+ private:
+  void compute(RankOf tp, RankOf sp, std::array<double, kWorks>& slowest) const {
+    const ModelConfig& config = model_.config_;
+    const Arithmetic& arithmetic = model_.arithmetic_;
+    const Shard shard(config, tp, sp);
+    const Widths widths(config, shard);
+    RowShares rows{0, sp};
+    size_t logits = 0;
+    for (const StepShare& share : shares_) {
+      rows.rows += share.tokens;
+      logits += share.logits;
+    }
+    const size_t own = length(rows.own());
+    const auto linear = [&](Format format, size_t times, size_t count, size_t outputs,
+                            size_t depth) {
+      return Work{number(times) * 2 * number(count) * number(outputs) * number(depth),
+                  count ? number(times) * matrix_bytes(format, outputs, depth) : 0};
+    };
+    const size_t layers = config.num_layers;
+    const Format format = arithmetic.weights;
+    const Work work[kWorks] = {
+        linear(format, layers, own, widths.qkv(), widths.hidden),
+        linear(format, layers, own, widths.hidden, widths.q),
+        linear(format, 2 * layers, own, widths.intermediate, widths.hidden),
+        linear(format, layers, own, widths.hidden, widths.intermediate), attention(shard),
+        // The last row's owner has the head to do.
+        linear(arithmetic.table, 1, logits, length(shard.vocabulary), widths.hidden)};
+    for (size_t i = 0; i < kWorks; ++i)
+      slowest[i] =
+          std::max(slowest[i], ideal_time(work[i], i == 4 ? attention_ : linear_, rank_).seconds);
+  }
+
+  // All queries against the keys that this rank keeps.
+  Work attention(const Shard& shard) const {
+    const ModelConfig& config = model_.config_;
+    const Arithmetic& arithmetic = model_.arithmetic_;
+    const bool twice = arithmetic.attention_type == AttentionType::STANDARD && shape_.sp > 1;
+    const double value_bytes = arithmetic.kv == Format::F32 ? 4 : 2;
+    Work work;
+    for (const StepShare& share : shares_) {
+      const Kept kept = kept_by(shard.sp, share, stripe_length(arithmetic.block_size));
+      const double layer_dims = number(config.num_layers) * number(config.head_dim);
+      // Two products a pair; over ranks standard attention computes the scores twice.
+      work.flops += (twice ? 6 : 4) * layer_dims * number(length(shard.heads)) * kept.pairs;
+      work.bytes += 2 * layer_dims * value_bytes * number(length(shard.kv_heads)) * kept.keys;
+    }
+    return work;
+  }
+
+  // Of one call. Its bytes leave through what this rank has of its node's links.
+  double seconds(const CommCall& call, RankOf tp, RankOf sp) const {
+    const RankOf me = call.tensor ? tp : sp;
+    if (me.count == 1) return 0;
+    const size_t per_node = std::min(model_.place_.per_node, shape_.ranks());
+    const auto node_of = [&](size_t member) {
+      const size_t rank =
+          call.tensor ? sp.index * shape_.tp + member : member * shape_.tp + tp.index;
+      return rank / model_.place_.per_node;
+    };
+    size_t here = 0, nodes = 1;
+    double bytes_here = 0, bytes_there = 0;
+    for (size_t member = 0; member < me.count; ++member) {
+      if (member > 0 && node_of(member) != node_of(member - 1)) ++nodes;
+      const bool near = node_of(member) == node_of(me.index);
+      here += near ? 1 : 0;
+      (near ? bytes_here : bytes_there) += number(call.sent[member]);
+    }
+    const LinkConstants &near = model_.place_.constants.here, &far = model_.place_.constants.there;
+    const double share = number(per_node);
+    if (call.gather) {  // in rounds that double what everyone has
+      return number(std::bit_width(here - 1)) * near.gather_latency +
+             number(std::bit_width(nodes - 1)) * far.gather_latency +
+             bytes_here * share / near.gather_bandwidth +
+             bytes_there * share / far.gather_bandwidth;
+    }
+    const LinkConstants& slower = nodes > 1 ? far : near;
+    return slower.exchange_latency + number(call.messages - 1) * slower.message +
+           bytes_here * share / near.exchange_bandwidth +
+           bytes_there * share / far.exchange_bandwidth;
+  }
+
+  const RankModel& model_;
+  const RankShape shape_;
+  const std::vector<StepShare> shares_;
+  Ceilings rank_;
+  Ceiling linear_, attention_;
+};
+
+Prediction RankModel::predict(RankShape shape, const RankTask& task) const {
+  Prediction total;
+  if (task.prompt == 0) {
+    Step(*this, shape, std::vector<StepShare>(task.batch, {task.depth, 1, 1})).add_to(total);
+    return total;
+  }
+  for (size_t done = 0; done < task.prompt;) {
+    const size_t tokens = std::min(chunk_, task.prompt - done);
+    const size_t logits = done + tokens == task.prompt ? 1 : 0;
+    Step(*this, shape, {{task.depth + done, tokens, logits}}).add_to(total);
+    done += tokens;
+  }
+  return total;
+}
+
+RankMemory plan_ranks(PlanSubject subject, const SessionSize& size, RankShape shape,
+                      size_t per_node) {
+  RankMemory memory;
+  size_t node = 0;
+  for (size_t rank = 0; rank < shape.ranks(); ++rank) {
+    subject.tp = {rank % shape.tp, shape.tp};
+    subject.sp = {rank / shape.tp, shape.sp};
+    const MemoryPlan plan = plan_memory(subject, size, SIZE_MAX);
+    if (plan.total() > memory.largest.total()) memory.largest = plan;
+    node = (rank % per_node ? node : 0) + plan.total();
+    memory.fullest_node = std::max(memory.fullest_node, node);
+  }
+  return memory;
+}
+
+ShapeChoice judge_shape(const RankModel& model, RankShape shape, bool fits) {
+  // The token in the middle stands for all.
+  return {shape, model.predict(shape, {kChoicePrompt, 0, 1}).seconds(),
+          model.predict(shape, {0, kChoicePrompt + kChoiceGenerated / 2, 1}).seconds(), fits};
+}
+
+void sort_choices(std::vector<ShapeChoice>& choices) {
+  std::stable_sort(choices.begin(), choices.end(), [](const ShapeChoice& a, const ShapeChoice& b) {
+    return a.fits != b.fits ? a.fits : a.seconds() < b.seconds();
+  });
+}
+
+std::string describe(std::span<const ShapeChoice> choices) {
+  constexpr size_t kMost = 3;
+  std::string text;
+  for (size_t i = 0; i < std::min(kMost, choices.size()); ++i) {
+    const ShapeChoice& choice = choices[i];
+    text += (i == 0   ? ""
+             : i == 1 ? "; then "
+                      : ", ") +
+            std::string("tp ") + std::to_string(choice.shape.tp) + " x sp " +
+            std::to_string(choice.shape.sp) + " " +
+            (choice.fits ? "" : "(memory does not suffice) ") + fixed(choice.seconds()) + " s";
+    if (i == 0)
+      text += " for " + std::to_string(kChoicePrompt) + " tokens in and " +
+              std::to_string(kChoiceGenerated) + " out (" + fixed(1000 * choice.prompt, 0) +
+              " ms and " + fixed(1000 * choice.token) + " ms each)";
+  }
+  return text;
+}
+
+}  // namespace rill
