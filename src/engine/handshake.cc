@@ -2,38 +2,15 @@
 #include "engine/handshake.h"
 
 #include <algorithm>
-#include <cstring>
 #include <filesystem>
 
 #include "base/error.h"
+#include "base/hash.h"
 #include "base/mapped_file.h"
 #include "build_commit.h"
 
 namespace rill {
 namespace {
-
-// FNV-1a (Fowler, Noll, Vo) over words of eight bytes: against accidents, not against malice.
-class Hash {
- public:
-  void add(std::span<const std::byte> bytes) {
-    uint64_t word = bytes.size();
-    mix(word);
-    for (size_t at = 0; at < bytes.size(); at += sizeof word) {
-      word = 0;
-      std::memcpy(&word, bytes.data() + at, std::min(sizeof word, bytes.size() - at));
-      mix(word);
-    }
-  }
-  void add(std::string_view text) { add(std::as_bytes(std::span(text))); }
-  uint64_t value() const { return value_; }
-
- private:
-  void mix(uint64_t word) {
-    value_ = (value_ ^ word) * 0x100000001b3ull;
-    value_ ^= value_ >> 32;
-  }
-  uint64_t value_ = 0xcbf29ce484222325ull;
-};
 
 uint64_t hash_of(std::string_view text) {
   Hash hash;

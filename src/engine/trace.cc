@@ -6,6 +6,7 @@
 #include <cstring>
 
 #include "base/error.h"
+#include "base/hash.h"
 #include "engine/session.h"
 
 namespace rill {
@@ -29,6 +30,8 @@ class Tracer {
       : config_(model.config),
         setting_(setting),
         rows_(prompt.size() + length - 1),
+        shard_(model.weights.shard()),
+        world_(model.ranks.world()),
         session_(model, setting.arithmetic, Runtime{*setting.kernels, *setting.team, model.ranks},
                  size()),
         ours_(session_.cache()) {
@@ -41,6 +44,7 @@ class Tracer {
     trace_.rows = rows_;
     trace_.logits.resize(rows_ * config_.vocab_size);
     trace_.hidden.resize((config_.num_layers + 1) * rows_ * config_.hidden_size);
+    trace_.middle.resize(config_.num_layers * rows_ * config_.hidden_size);
   }
 
   /// One step with `ids` of ours and its company's tokens.
@@ -61,13 +65,18 @@ class Tracer {
     const size_t width = config_.hidden_size;
     logits_.resize((ids.size() + neighbours_.size()) * vocabulary);
     hidden_.resize((config_.num_layers + 1) * total * width);
+    middle_.resize(config_.num_layers * total * width);
+    session_.transformer().set_middle(middle_.data());
     session_.transformer().forward(steps, logits_.data(), hidden_.data());
     std::copy_n(logits_.data() + wanted_before * vocabulary, ids.size() * vocabulary,
                 trace_.logits.data() + first * vocabulary);
-    for (size_t layer = 0; layer <= config_.num_layers; ++layer) {
-      std::copy_n(hidden_.data() + (layer * total + before) * width, ids.size() * width,
-                  trace_.hidden.data() + (layer * rows_ + first) * width);
-    }
+    const auto take = [&](const std::vector<float>& from, std::vector<float>& to) {
+      for (size_t layer = 0; layer * total * width < from.size(); ++layer)
+        std::copy_n(from.data() + (layer * total + before) * width, ids.size() * width,
+                    to.data() + (layer * rows_ + first) * width);
+    };
+    take(hidden_, trace_.hidden);
+    take(middle_, trace_.middle);
   }
 
   void choose() {
@@ -82,21 +91,48 @@ class Tracer {
 
   Trace& result() { return trace_; }
 
-  /// Keeps what the KV cache holds of our sequence.
+  /// Keeps what the KV caches of all ranks hold of our sequence.
   void keep_cache() {
-    KvCache& cache = session_.cache();
+    const size_t blocks = ours_.blocks().size();
+    std::vector<uint64_t> sums(config_.num_layers * blocks);
+    for (size_t layer = 0; layer < config_.num_layers; ++layer)
+      for (size_t block = 0; block < blocks; ++block)
+        sums[layer * blocks + block] = hash_of_own(layer, ours_.blocks()[block]);
+    add_ranks(sums);
     for (size_t layer = 0; layer < config_.num_layers; ++layer) {
-      std::vector<std::byte>& kept = trace_.kv.emplace_back();
-      for (const uint32_t block : ours_.blocks())
-        for (size_t head = 0; block != KvSequence::kElsewhere && head < cache.shape().kv_heads;
-             ++head) {
-          const std::byte* first = cache.k(block, layer, head);
-          kept.insert(kept.end(), first, first + cache.head_bytes());
-        }
+      const auto begin = sums.begin() + static_cast<std::ptrdiff_t>(layer * blocks);
+      trace_.kv.emplace_back(begin, begin + static_cast<std::ptrdiff_t>(blocks));
     }
   }
 
  private:
+  /// A sum over the heads of which this rank keeps a block (one that it shares with other ranks
+  /// counts where its first query head is), so that any split of the heads gives the same.
+  uint64_t hash_of_own(size_t layer, uint32_t block) {
+    KvCache& cache = session_.cache();
+    const size_t group = config_.num_heads / config_.num_kv_heads;
+    uint64_t sum = 0;
+    for (size_t head = shard_.kv_heads.begin; head < shard_.kv_heads.end; ++head) {
+      if (block == KvSequence::kElsewhere || !in_range(shard_.heads, head * group)) continue;
+      Hash hash;
+      hash.add(std::as_bytes(std::span(&head, 1)));
+      hash.add({cache.k(block, layer, head - shard_.kv_heads.begin), cache.head_bytes()});
+      sum += hash.value();
+    }
+    return sum;
+  }
+
+  void add_ranks(std::vector<uint64_t>& sums) {
+    const auto ranks = static_cast<size_t>(world_.size()), me = static_cast<size_t>(world_.rank());
+    std::vector<uint64_t> all(ranks * sums.size());
+    std::copy(sums.begin(), sums.end(),
+              all.begin() + static_cast<std::ptrdiff_t>(me * sums.size()));
+    const std::vector<size_t> bytes(ranks, sums.size() * sizeof(uint64_t));
+    world_.all_gather(reinterpret_cast<std::byte*>(all.data()), bytes);
+    std::fill(sums.begin(), sums.end(), 0);
+    for (size_t i = 0; i < all.size(); ++i) sums[i % sums.size()] += all[i];
+  }
+
   SessionSize size() const {
     SessionSize size;
     const size_t company = setting_.before + setting_.after;
@@ -110,10 +146,12 @@ class Tracer {
   const ModelConfig& config_;
   const TraceSetting& setting_;
   size_t rows_;
+  const Shard& shard_;
+  Communicator& world_;
   Session session_;
   KvSequence ours_;
   std::vector<Neighbour> neighbours_;
-  std::vector<float> logits_, hidden_;
+  std::vector<float> logits_, hidden_, middle_;
   Trace trace_;
 };
 
@@ -153,12 +191,16 @@ size_t common_rows(const Trace& a, const Trace& b) {
   return std::min({a.rows, b.rows, prompt + static_cast<size_t>(parting.first - a.tokens.begin())});
 }
 
-/// In which half of a layer two runs part that were fed the same ids.
-std::string half_of_layer(const Trace& a, const Trace& b, size_t layer) {
-  // Ranks keep other heads, or blocks, than one process.
-  if (a.tokens != b.tokens || a.kv[layer].size() != b.kv[layer].size()) return "";
-  return a.kv[layer] == b.kv[layer] ? ", after its keys and values (Q, attention or feed-forward)"
-                                    : ", by its keys and values (norm, projection or RoPE)";
+/// In which part of a layer two runs part whose results are the same before it.
+std::string part_of_layer(const Trace& a, const Trace& b, size_t layer, size_t count) {
+  if (a.tokens == b.tokens && a.kv[layer] != b.kv[layer])
+    return ", by its keys and values (norm, projection or RoPE)";
+  const size_t width = a.middle.size() / a.kv.size() / a.rows;
+  const bool middle =
+      std::memcmp(a.middle.data() + layer * a.rows * width,
+                  b.middle.data() + layer * b.rows * width, count * width * sizeof(float)) != 0;
+  return middle ? ", in attention (queries, softmax or the output's projection)"
+                : ", in the feed-forward layer";
 }
 
 }  // namespace
@@ -177,7 +219,8 @@ std::string first_difference(const ModelConfig& config, const Trace& a, const Tr
       const std::string token = "token " + std::to_string(row);
       if (layer == 0) return "the embedding, " + token;
       return "layer " + std::to_string(layer - 1) + " (of 0 to " +
-             std::to_string(config.num_layers - 1) + "), " + token + half_of_layer(a, b, layer - 1);
+             std::to_string(config.num_layers - 1) + "), " + token +
+             part_of_layer(a, b, layer - 1, rows);
     }
   }
   for (size_t row = 0; row < rows; ++row) {

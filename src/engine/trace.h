@@ -23,11 +23,12 @@ struct TraceSetting {
 
 /// Rows are the tokens that were fed: the prompt, then each generated token but the last.
 struct Trace {
-  std::vector<int32_t> tokens;             // generated greedily, no id masked, past the end of text
-  std::vector<double> margin;              // of each: how far its logit was above the next
-  std::vector<float> logits;               // [rows][vocabulary]
-  std::vector<float> hidden;               // [layers + 1][rows][hidden size]
-  std::vector<std::vector<std::byte>> kv;  // [layers] the KV cache's blocks, as they lie
+  std::vector<int32_t> tokens;            // generated greedily, no id masked, past the end of text
+  std::vector<double> margin;             // of each: how far its logit was above the next
+  std::vector<float> logits;              // [rows][vocabulary]
+  std::vector<float> hidden;              // [layers + 1][rows][hidden size]
+  std::vector<float> middle;              // [layers][rows][hidden size] between a layer's halves
+  std::vector<std::vector<uint64_t>> kv;  // [layers][blocks] hashes of what the KV cache holds
   size_t rows = 0;
   double seconds = 0;
 };
@@ -37,7 +38,7 @@ Trace trace(const LoadedModel& model, const TraceSetting& setting, std::span<con
             size_t length);
 
 /// Nothing if the two are equal to the bit; else where they part first: the layer, the token, and
-/// whether in the operations up to the keys and values or in those after them.
+/// in the operations up to the keys and values, in attention, or in the feed-forward layer.
 std::string first_difference(const ModelConfig& config, const Trace& a, const Trace& b);
 
 }  // namespace rill

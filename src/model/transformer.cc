@@ -132,10 +132,15 @@ class Transformer::Pass {
     queries_.clear();
   }
 
+  // Where the residual stream is wanted, if it is: after each layer, and between its halves.
+  struct Residuals {
+    float *hidden = nullptr, *middle = nullptr;
+  };
+
   // Returns the first row whose logits are not finite, or the number of rows.
-  size_t run(float* logits, float* hidden, Profile* profile) {
+  size_t run(float* logits, const Residuals& residuals, Profile* profile) {
     logits_ = logits;
-    hidden_ = hidden;
+    residuals_ = residuals;
     profile_ = profile;
     bad_.store(all_rows_.size());
     share_out();
@@ -146,8 +151,9 @@ class Transformer::Pass {
       embed(worker);
       for (size_t layer = 0; layer < weights_.layers().size(); ++layer) {
         attention(worker, layer);
+        keep(worker, residuals_.middle, layer);
         feed_forward(worker, layer);
-        keep_hidden(worker, layer + 1);
+        keep(worker, residuals_.hidden, layer + 1);
       }
       head(worker);
       begin(worker, Operation::WAITING);  // for the others to end
@@ -210,7 +216,7 @@ class Transformer::Pass {
       rope_.row(rows_[row].position, cosine(row), sine(row));
     }
     ranks_->share_embeddings(worker, tokens_, scratch_.x, row_stride(widths_.hidden));
-    keep_hidden(worker, 0);
+    keep(worker, residuals_.hidden, 0);
     worker.barrier();
   }
 
@@ -382,10 +388,11 @@ class Transformer::Pass {
     }
   }
 
-  void keep_hidden(Worker& worker, size_t index) {
-    if (!hidden_) return;
+  // The residual stream to the index-th of some arrays [rows][hidden], if they are wanted.
+  void keep(Worker& worker, float* arrays, size_t index) {
+    if (!arrays) return;
     const size_t width = widths_.hidden;
-    float* all = hidden_ + index * all_rows_.size() * width;
+    float* all = arrays + index * all_rows_.size() * width;
     const Range mine = worker.share(rows_.size());
     for (size_t row = mine.begin; row < mine.end; ++row)
       std::copy_n(x(row), width, all + (first_ + row) * width);
@@ -518,7 +525,7 @@ class Transformer::Pass {
   size_t first_ = 0, first_wanted_ = 0;
   std::vector<AttentionQueries> queries_;
   float* logits_ = nullptr;
-  float* hidden_ = nullptr;
+  Residuals residuals_;
   Profile* profile_ = nullptr;
   std::vector<ReadAhead> ahead_;  // [threads]
   std::atomic<size_t> bad_{0};
@@ -569,7 +576,7 @@ void Transformer::forward(std::span<const SequenceStep> steps, float* logits, fl
   Growth growth(steps);
   pass_->clear();
   for (const SequenceStep& step : steps) pass_->add(step, growth.extend());
-  size_t bad = pass_->run(logits, hidden, profile_);
+  size_t bad = pass_->run(logits, {hidden, middle_}, profile_);
   if (bad == rows) {
     growth.keep();
     return;

@@ -46,6 +46,10 @@ class Transformer {
   /// a clock for each thread. Costs two readings of the clock per operation and thread.
   void set_profile(Profile* profile) { profile_ = profile; }
 
+  /// From now on steps also write the residual stream between the halves of each layer,
+  /// [layers][rows][hidden], to find where two runs part (null, as at first: no longer).
+  void set_middle(float* middle) { middle_ = middle; }
+
   const ModelConfig& config() const { return config_; }
   const Arithmetic& arithmetic() const { return arithmetic_; }
   size_t most_rows() const { return most_rows_; }
@@ -60,6 +64,7 @@ class Transformer {
   const size_t most_rows_, most_context_;
   std::unique_ptr<Pass> pass_;
   Profile* profile_ = nullptr;
+  float* middle_ = nullptr;
 };
 
 }  // namespace rill

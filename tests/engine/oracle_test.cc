@@ -89,9 +89,15 @@ TEST(Trace, FindsWhereRunsPart) {
             std::string::npos);
   Trace changed = trace_of_base;
   changed.hidden[(1 * changed.rows + 9) * model->config.hidden_size] += 1;
-  EXPECT_EQ(
-      first_difference(model->config, trace_of_base, changed),
-      "layer 0 (of 0 to 1), token 9, after its keys and values (Q, attention or feed-forward)");
+  EXPECT_EQ(first_difference(model->config, trace_of_base, changed),
+            "layer 0 (of 0 to 1), token 9, in the feed-forward layer");
+  changed.middle[9 * model->config.hidden_size] += 1;
+  EXPECT_EQ(first_difference(model->config, trace_of_base, changed),
+            "layer 0 (of 0 to 1), token 9, in attention (queries, softmax or the output's "
+            "projection)");
+  changed.kv[0][0] += 1;
+  EXPECT_EQ(first_difference(model->config, trace_of_base, changed),
+            "layer 0 (of 0 to 1), token 9, by its keys and values (norm, projection or RoPE)");
   changed = trace_of_base;
   changed.logits[5 * model->config.vocab_size] += 1;
   EXPECT_EQ(first_difference(model->config, trace_of_base, changed),
