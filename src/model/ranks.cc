@@ -19,15 +19,24 @@ std::string shapes_of(int ranks) {
 
 namespace {
 
+// What to do with so many ranks.
+std::string advice(int ranks) {
+  if (const std::string shapes = shapes_of(ranks); !shapes.empty()) return "take " + shapes;
+  int fewer = ranks - 1;
+  while (shapes_of(fewer).empty()) --fewer;
+  return "no shape has that many (tp is 1 to 8, sp 1 to 64): start " + std::to_string(fewer) +
+         " and take " + shapes_of(fewer);
+}
+
 void check(int ranks, int tp, int sp) {
   const bool known =
       tp >= 1 && sp >= 1 && tp <= static_cast<int>(kLeaves) && sp <= static_cast<int>(kStripes);
   if (known && tp * sp == ranks) return;
-  const std::string shapes = shapes_of(ranks);
-  fail("--tp ", tp, " --sp ", sp, known ? " makes " : " is beyond 8 x 64, and makes ", tp * sp,
-       " ranks where ", ranks, ranks == 1 ? " runs" : " run", "; ",
-       shapes.empty() ? "no shape has that many: start tp x sp ranks, tp 1 to 8 and sp 1 to 64"
-                      : "take " + shapes);
+  const char* run = ranks == 1 ? " runs" : " run";
+  if (known)
+    fail("--tp ", tp, " --sp ", sp, " makes ", tp * sp, " ranks where ", ranks, run, "; ",
+         advice(ranks));
+  fail("--tp ", tp, " --sp ", sp, " is no shape, where ", ranks, run, "; ", advice(ranks));
 }
 
 }  // namespace

@@ -28,6 +28,31 @@ TEST(Mpi, LogitsAreTheSameFile) {
   }
 }
 
+// Ranks with instruction sets and threads of their own, eight ranks, and quantised weights.
+TEST(Mpi, RanksOnUnlikeMachines) {
+  const TestFolder folder;
+  const auto logits = [&](const std::string& model, const std::string& file) {
+    return "rill logits " + model + " --weights int8 --chunk 64 --ids-file " +
+           (folder.path() / "ids").string() + " --out " + (folder.path() / file).string();
+  };
+  std::string ids = "1";
+  for (int i = 0; i < 150; ++i) ids += "," + std::to_string(i * 37 % 250);
+  folder.write("ids", ids);
+  for (const std::string& model : {golden("head128-long-bf16"), kDemo}) {
+    ASSERT_EQ(run_shell(logits(model, "one")).status, 0);
+    const std::string command = logits(model, "ranks");
+    const std::string four = command + " --tp 2 --sp 2";
+    const Finished mixed =
+        under_mpirun(1, four + " --isa scalar : -n 1 " + four + " --isa auto : -n 1 " + four +
+                            " --threads 3 : -n 1 env RILL_ISA=scalar " + four);
+    EXPECT_EQ(mixed.status, 0) << mixed.err;
+    EXPECT_EQ(read_text(folder.path() / "one"), read_text(folder.path() / "ranks")) << model;
+    const Finished eight = under_mpirun(8, command + " --tp 4 --sp 2 --attention streaming");
+    EXPECT_EQ(eight.status, 0) << eight.err;
+    EXPECT_EQ(read_text(folder.path() / "one"), read_text(folder.path() / "ranks")) << model;
+  }
+}
+
 TEST(Mpi, RunSaysTheSameOnce) {
   const std::string command = "rill run " + kDemo + " --greedy --max-tokens 20";
   const Finished alone = run_shell("echo Who are you? | " + command);

@@ -104,6 +104,7 @@ TEST(Shard, ShapesThatDoNotExistAreRefused) {
   expect_error([&] { shape(6, 4, 2); }, {"--tp 4 --sp 2", "8 ranks where 6 run", "--tp 3 --sp 2"});
   expect_error([&] { shape(9, 9, 1); }, {"--tp 1 --sp 9", "--tp 3 --sp 3"});
   expect_error([&] { shape(2, 0, 2); }, {"--tp 2 --sp 1"});
+  expect_error([&] { shape(67, 1, 67); }, {"start 66 and take --tp 2 --sp 33, --tp 3 --sp 22"});
 }
 
 }  // namespace
