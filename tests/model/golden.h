@@ -110,7 +110,7 @@ inline ModelOutput flatten(const reference::Output& output) {
 struct RunSetting {
   int threads = 2;
   size_t chunk = 1 << 20;
-  size_t singles = 0;  // the last tokens come one by one
+  size_t singles = 0;            // the last tokens come one by one
   size_t before = 0, after = 0;  // other sequences in every step
   const Kernels* kernels = &choose_kernels();
   const Ranks* ranks = &Ranks::single();
