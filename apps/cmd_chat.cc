@@ -51,10 +51,12 @@ class Chat {
   int run() {
     LineEditor editor("> ");
     if (!text_.template_warning.empty()) note("rill: warning: " + text_.template_warning + "\n");
-    if (editor.terminal()) {
+    if (editor.terminal() || several()) {
       note(describe_run(*model_) + "; " + std::to_string(model_->session.context) +
            " tokens of context. /help lists what you can type.\n");
     }
+    if (several() && !editor.terminal())
+      note("The launcher shows no prompt: type a line; Ctrl-C ends the job.\n");
     bool more = true;
     while (more) {
       const LineEditor::Input input = next(editor);
@@ -66,11 +68,14 @@ class Chat {
   }
 
  private:
+  bool several() const { return model_->ranks.world().size() > 1; }
+
   /// What the first rank reads, for all ranks.
   LineEditor::Input next(LineEditor& editor) const {
     using Event = LineEditor::Event;
     const std::string word = ranks_.shared([&] {
-      if (failed_ && !editor.terminal()) return std::string("E");  // nobody is there to react
+      // In a pipe nobody is there to react; behind a launcher's there may be a person.
+      if (failed_ && !editor.terminal() && !several()) return std::string("E");
       const LineEditor::Input input = editor.read();
       if (input.event == Event::LINE) return "L" + input.line;
       return std::string(input.event == Event::END ? "E" : "I");

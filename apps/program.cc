@@ -61,11 +61,12 @@ class LastWord {
   int descriptor_ = STDERR_FILENO;
 };
 
-/// What the first rank says when its launcher ends it. A signal handler reaches nothing but what is
-/// static.
-constexpr char kEndedByLauncher[] =
+/// What the first rank says when it is ended from outside. A signal handler reaches nothing but
+/// what is static.
+constexpr std::string_view kTerminated =
     "rill: rank 0: the launcher ended this job (SIGTERM): it was interrupted, or another rank was "
     "lost; see what the launcher says\n";
+constexpr std::string_view kInterrupted = "rill: rank 0: this job was interrupted (SIGINT)\n";
 
 /// A launcher that sees a rank go leaves soon, and what it has not read by then is lost: all ranks
 /// give it time for the first one's word.
@@ -77,11 +78,12 @@ constexpr char kEndedByLauncher[] =
 
 void tell_of_end(const Communicator& world) {
   if (world.size() == 1) return;
-  std::signal(
-      SIGTERM, world.rank() > 0 ? leave : [](int signal) {
-        (void)!::write(STDERR_FILENO, kEndedByLauncher, sizeof kEndedByLauncher - 1);
-        leave(signal);
-      });
+  const bool tells = world.rank() == 0;
+  for (const int signal : {SIGTERM, SIGINT})
+    std::signal(signal, tells ? [](int caught) {
+      (void)write_all(STDERR_FILENO, caught == SIGINT ? kInterrupted : kTerminated);
+      leave(caught);
+    } : leave);
 }
 
 /// A mistake on the command line is every rank's, and each of them ends by itself. One that is not
