@@ -14,7 +14,7 @@ namespace {
 
 namespace fs = std::filesystem;
 
-// Starts a job of two ranks, waits until both are there and for `$1` seconds more, does what `$2`
+// Starts a job of two ranks, waits until both have begun and for `$1` seconds more, does what `$2`
 // says with $job (mpirun), $first and $last (the ranks), and tells on standard error if the job
 // then takes longer than ten seconds, or leaves something.
 const std::string kAfter = R"sh(
@@ -26,6 +26,11 @@ after() {
   done
   set -- "$1" "$2" $ranks
   first=$3 last=$4
+  caught() { awk '/SigCgt/ { print substr($2, 13) }' /proc/$1/status; }
+  for i in $(seq 100); do  # until it would say that it is ended (SIGTERM is caught)
+    [ $((0x$(caught $first) & 0x4000)) = 0 ] && [ -e /proc/$first ] || break
+    sleep 0.05
+  done
   sleep "$1"
   [ -e /proc/$first/exe ] && [ -e /proc/$last/exe ] || echo "too late" >&2
   segments=$(grep -ho '/dev/shm/[^ ]*' /proc/$first/maps /proc/$last/maps | sort -u)
