@@ -223,6 +223,8 @@ int run_program(int argc, char** argv, const std::string& description,
   try {
     world = join_ranks();
   } catch (const Error& error) {
+    // Once the first has said it, mpirun ends the others.
+    std::this_thread::sleep_for(std::chrono::milliseconds(100 * std::min(launched_rank(), 20)));
     note(name + ": " + error.what() + "\n");
     return 1;
   }

@@ -3,8 +3,10 @@
 
 #include <charconv>
 #include <span>
+#include <string>
 
 #include "base/topology.h"
+#include "comm/launcher.h"
 #include "comm_profile.h"
 #include "common_options.h"
 #include "planned_model.h"
@@ -20,6 +22,10 @@ const Ranks& RankOptions::ranks() const {
     if (tp == 0 && sp == 0) tp = size;
     if (tp == 0) tp = std::max(1, size / sp);
     if (sp == 0) sp = std::max(1, size / tp);
+    if (!has_mpi() && (tp > 1 || sp > 1))
+      throw UsageError("--tp " + std::to_string(tp) + " --sp " + std::to_string(sp) +
+                       " asks for ranks, but this program was built without MPI; build it with "
+                       "-DRILL_MPI=ON, or leave --tp and --sp out");
     ranks_ = as_usage([&] { return std::make_shared<Ranks>(*world_, tp, sp); });
   }
   return *ranks_;

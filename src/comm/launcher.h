@@ -7,15 +7,23 @@
 
 namespace rill {
 
-/// Was this process started by mpirun, mpiexec, or srun with a PMI plugin? Read from the
-/// environment variables that these set.
+/// Was this process started as a rank of MPI: by mpirun, mpiexec, or srun with a PMI plugin? Read
+/// from the environment variables that these set.
 bool under_launcher();
-/// Ranks that the launcher says it started; 0 if it does not say.
+/// Ranks or tasks that the launcher says it started; 0 if it does not say.
 int launched_ranks();
+/// This process's number among them; 0 if the launcher does not say.
+int launched_rank();
+/// Throws Error if this process counts no rank but itself where a launcher started more: srun
+/// without MPI, or the launcher of another MPI.
+void check_launcher(int ranks);
+/// Was this program built with MPI?
+bool has_mpi();
 
-/// All ranks of the job. Without a launcher a single process, which never touches MPI. In a build
-/// without MPI a launcher with several ranks is an Error. MPI ends with the communicator; to be
-/// called once, by the main thread, which alone may use the result and what is split from it.
+/// All ranks of the job. Without a launcher a single process, which never touches MPI. Throws Error
+/// as check_launcher does, and in a build without MPI for a launcher with several ranks. MPI ends
+/// with the communicator; to be called once, by the main thread, which alone may use the result and
+/// what is split from it.
 std::unique_ptr<Communicator> join_ranks();
 
 }  // namespace rill

@@ -129,9 +129,18 @@ class WorldCommunicator final : World, public MpiCommunicator {
 
 }  // namespace
 
+bool has_mpi() {
+  return true;
+}
+
 std::unique_ptr<Communicator> join_ranks() {
-  if (!under_launcher()) return std::make_unique<SingleCommunicator>();
-  return std::make_unique<WorldCommunicator>();
+  std::unique_ptr<Communicator> world;
+  if (under_launcher())
+    world = std::make_unique<WorldCommunicator>();
+  else
+    world = std::make_unique<SingleCommunicator>();
+  check_launcher(world->size());
+  return world;
 }
 
 }  // namespace rill
