@@ -26,7 +26,7 @@ check_machine() {
   unshare --mount --uts true 2>/dev/null || refuse "the kernel allows no mount namespaces here"
 }
 
-# SLURM's parts trust each other by munge, which is root's on no account.
+# SLURM's parts trust each other by munge, which refuses to run as root.
 start_munge() {
   mkdir -p /run/munge
   chown munge: /run/munge
@@ -74,6 +74,7 @@ CONF
 # there by node, and would meet those of the others.
 start_node() { # NAME
   mkdir -p "$folder/$1/spool"
+  # shellcheck disable=SC2016  # the inner shell expands them
   unshare --mount --uts sh -eu -c '
     hostname "$1"
     mount -t tmpfs shm /dev/shm

@@ -1,9 +1,12 @@
 #!/usr/bin/env bash
 # SPDX-License-Identifier: Apache-2.0
 # Finds what Rill needs and this machine lacks, and installs it with apt-get (Debian, Ubuntu).
-#   tools/install-deps.sh [--check] [build] [ranks] [tools] [plots]
+#   tools/install-deps.sh [--check] [build] [ranks] [tools] [plots] [slurm] [mpich]
 # build: what compiling and testing take (the default). tools: clang with its sanitizers, libFuzzer
-# and OpenMP, and clang-format. ranks: MPI, to run one model on several processes or machines. plots: gnuplot, which draws what benchmarks measured. --check: install nothing, only say what is missing.
+# and OpenMP, clang-format, and shellcheck. ranks: MPI, to run one model on several processes or
+# machines. plots: gnuplot, which draws what benchmarks measured. slurm: what
+# cluster/local-slurm.sh starts. mpich: the other MPI, to test with it. --check: install nothing,
+# only say what is missing.
 # Silent when nothing is missing. Exit status 0: all there; 1: something is missing.
 set -u
 
@@ -12,9 +15,9 @@ groups=()
 for argument in "$@"; do
   case "$argument" in
     --check) check_only=yes ;;
-    build | ranks | tools | plots) groups+=("$argument") ;;
+    build | ranks | tools | plots | slurm | mpich) groups+=("$argument") ;;
     *)
-      echo "tools/install-deps.sh: '$argument' is unknown; use --check, build, ranks, tools or plots" >&2
+      echo "tools/install-deps.sh: '$argument' is unknown; use --check, build, ranks, tools, plots, slurm or mpich" >&2
       exit 2
       ;;
   esac
@@ -120,12 +123,23 @@ find_missing() {
         need "$(clang_runtime_package)" clang_links fuzzer FUZZ
         need libomp-dev clang_openmp
         need clang-format has clang-format
+        need shellcheck has shellcheck
         ;;
       ranks)
         need libopenmpi-dev has mpicxx
         need openmpi-bin has mpirun
         ;;
       plots) need gnuplot-nox has gnuplot ;;
+      slurm)
+        need slurmctld has slurmctld
+        need slurmd has slurmd
+        need slurm-client has sbatch
+        need munge has munged
+        ;;
+      mpich)
+        need mpich has mpirun.mpich
+        need libmpich-dev has mpicxx.mpich
+        ;;
     esac
   done
 }

@@ -111,7 +111,9 @@ TEST(Mpi, ChatIsStoppedOnAllRanks) {
                 " --temperature 90 --top-k 0 --top-p 1 --ctx 8192; }\n"
                 "pid=$job_PID; echo 'Count to a million' >&${job[1]}\n"
                 "head -c 1 <&${job[0]} >/dev/null\n"
-                "kill -INT $(pgrep -P $(pgrep -P $pid mpirun || echo $pid) rill | tail -1)\n"
+                "under() { local child; for child in $(pgrep -P $1); do "
+                "[ $(cat /proc/$child/comm) != rill ] || echo $child; under $child; done; }\n"
+                "kill -INT $(under $pid | tail -1)\n"
                 "echo '/system' >&${job[1]}; echo /exit >&${job[1]}\n"
                 "cat <&${job[0]} >/dev/null; wait $pid\n");
   EXPECT_EQ(chat.status, 0) << chat.err;
