@@ -136,7 +136,8 @@ void add_model_options(CLI::App& app, RawOptions& raw) {
          "auto, bf16, f16, f32, int8 or int4 (default auto: as stored)");
   parsed("--compute", common.arithmetic.compute, parse_compute_type,
          "auto, f32 or bf16 (default auto)");
-  parsed("--kv", common.arithmetic.kv, parse_kv_type, "auto, f16, bf16 or f32 (default auto)");
+  parsed("--kv", common.arithmetic.kv, parse_kv_type,
+         "auto, int8, f16, bf16 or f32 (default auto)");
   app.add_option("--method,--isa", raw.asked.method,
                  "auto, baseline (scalar), avx2, avx512, avx512vnni or avx512bf16; under mpirun "
                  "also mpi (scalar), mpi+avx2, ... (default: tables of baseline, avx2 and this "

@@ -79,7 +79,7 @@ void add_arithmetic_options(CLI::App& command, CommonOptions& options, Attention
              "auto, f32 or bf16 (default auto: bf16 for bf16, int8 and int4 weights)")
       ->group(group);
   add_parsed(command, "--kv", arithmetic.kv, parse_kv_type,
-             "type of the KV cache: auto, f16, bf16 or f32 (default auto: as --compute)")
+             "type of the KV cache: auto, int8, f16, bf16 or f32 (default auto: as --compute)")
       ->group(group);
   add_parsed(command, "--isa", options.isa, parse_isa,
              "instruction set: auto, scalar, avx2, avx512, avx512vnni, avx512bf16 (default: "

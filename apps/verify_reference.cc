@@ -189,6 +189,10 @@ int verify_reference(const CommonOptions& common, const std::string& folder) {
                                  "--weights ") +
                      to_string(weights) + " cannot be judged; leave it out");
   }
+  if (common.arithmetic.kv == KvType::INT8)
+    throw UsageError(
+        "--reference says how near an unquantised cache must come, so --kv int8 "
+        "cannot be judged; leave it out");
   const std::filesystem::path path(folder);
   const Reference reference =
       load_reference(std::filesystem::is_regular_file(path) ? path.parent_path() : path,

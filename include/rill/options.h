@@ -18,8 +18,9 @@ enum class WeightType { AUTO, BF16, F16, F32, INT8, INT4 };
 /// int4 weights, else F32. Under INT8 and INT4 weights it concerns attention alone.
 enum class ComputeType { AUTO, F32, BF16 };
 
-/// How the KV cache stores K and V. AUTO: F32 under F32 compute, else BF16.
-enum class KvType { AUTO, F16, BF16, F32 };
+/// How the KV cache stores K and V. AUTO: F32 under F32 compute, else BF16. INT8 takes 52 % of the
+/// bytes of BF16; queries are quantised too.
+enum class KvType { AUTO, F16, BF16, F32, INT8 };
 
 /// ArithmeticOptions::block_size: chosen once, by this machine's caches, the size of a head and the
 /// context that was asked for. Results name the size; passing it gives the same bits elsewhere.

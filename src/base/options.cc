@@ -22,8 +22,11 @@ constexpr Spellings<WeightType, 6> kWeights = {{{WeightType::AUTO, "auto"},
                                                 {WeightType::INT4, "int4"}}};
 constexpr Spellings<ComputeType, 3> kCompute = {
     {{ComputeType::AUTO, "auto"}, {ComputeType::F32, "f32"}, {ComputeType::BF16, "bf16"}}};
-constexpr Spellings<KvType, 4> kKv = {
-    {{KvType::AUTO, "auto"}, {KvType::F16, "f16"}, {KvType::BF16, "bf16"}, {KvType::F32, "f32"}}};
+constexpr Spellings<KvType, 5> kKv = {{{KvType::AUTO, "auto"},
+                                       {KvType::INT8, "int8"},
+                                       {KvType::F16, "f16"},
+                                       {KvType::BF16, "bf16"},
+                                       {KvType::F32, "f32"}}};
 
 template <class T, size_t N>
 const char* name_of(const Spellings<T, N>& spellings, T value) {

@@ -59,18 +59,15 @@ ModelConfig AttentionLayer::config() const {
   return config;
 }
 
-Work AttentionResult::work() const {
-  Work sum;
-  for (const Work& step : steps) {
-    sum.flops += step.flops;
-    sum.bytes += step.bytes;
-  }
+AttentionWork AttentionResult::work() const {
+  AttentionWork sum;
+  for (const AttentionWork& step : steps) sum += step;
   return sum;
 }
 
-double AttentionResult::ideal(const Ceilings& ceilings) const {
+double AttentionResult::ideal(const Ceilings& measured) const {
   double sum = 0;
-  for (const Work& step : steps) sum += ideal_time(step, ceiling, ceilings).seconds;
+  for (const AttentionWork& step : steps) sum += step.ideal(ceilings, measured).seconds;
   return sum;
 }
 
@@ -91,7 +88,8 @@ AttentionBench::AttentionBench(const AttentionLayer& layer, size_t most_tokens, 
 }
 
 size_t AttentionBench::kv_bytes(size_t tokens) const {
-  return static_cast<size_t>(attention_work(layer_.config(), layer_.kv, tokens - 1, 1).bytes);
+  return static_cast<size_t>(
+      attention_work(layer_.config(), layer_.kv, tokens - 1, 1).total().bytes);
 }
 
 AttentionShape AttentionBench::shape(const AttentionCase& what) const {
@@ -144,7 +142,7 @@ AttentionResult AttentionBench::run(const AttentionCase& what, Runtime runtime, 
                                     CeilingProbe& probe) {
   const size_t rows = std::min(layer_.chunk, what.queries);
   AttentionResult result{what, runtime.kernels.name, runtime.team.size(), ranks_.world().size(),
-                         ceiling_of(layer_.operand, runtime.kernels.name)};
+                         attention_ceilings(layer_.kv, layer_.operand, runtime.kernels.name)};
   for (size_t first = 0; first < what.queries; first += layer_.chunk)
     result.steps.push_back(attention_work(layer_.config(), layer_.kv,
                                           what.tokens - what.queries + first,

@@ -34,9 +34,9 @@ struct AttentionCase {
 struct AttentionResult {
   AttentionCase what;
   std::string isa;
-  int threads, ranks;            // threads of each rank
-  Ceiling ceiling;               // of the products
-  std::vector<Work> steps = {};  // useful work of each step
+  int threads, ranks;  // threads of each rank
+  AttentionCeilings ceilings;
+  std::vector<AttentionWork> steps = {};  // useful work of each step
   std::vector<double> seconds = {};
   std::vector<Judgement> judgements = {};
   size_t kv_bytes = 0;       // of the keys and values, of all ranks together
@@ -44,8 +44,8 @@ struct AttentionResult {
   size_t peak_bytes = 0;     // of memory that it was seen to take there; 0 if nobody can tell
 
   int workers() const { return threads * ranks; }
-  Work work() const;
-  double ideal(const Ceilings& ceilings) const;
+  AttentionWork work() const;
+  double ideal(const Ceilings& measured) const;
 };
 
 /// Of ranks, each measures the part of the keys that it keeps, all at once, with the same

@@ -44,8 +44,8 @@ Json row_of(const AttentionLayer& layer, const AttentionResult& result, const At
       verdict_of(result.seconds, result.judgements,
                  [&](const Ceilings& ceilings) { return result.ideal(ceilings); });
   const Ceilings& peaks = verdict.ceilings;
-  const Work work = result.work();
-  const Ceiling binding = ideal_time(work, result.ceiling, peaks).binding;
+  const Work work = result.work().total();
+  const Ceiling binding = result.work().ideal(result.ceilings, peaks).binding;
   std::vector<int64_t> samples;
   for (double seconds : result.seconds) samples.push_back(static_cast<int64_t>(seconds * 1e9));
   return Json{{"build_commit", kBuildCommit},

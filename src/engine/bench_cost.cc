@@ -15,9 +15,17 @@ double matrix_bytes(Format format, size_t outputs, size_t depth) {
   return static_cast<double>(panels) * static_cast<double>(panel_bytes(format, padded));
 }
 
-/// Bytes of one value of K or V.
-double value_bytes(Format kv) {
-  return kv == Format::F32 ? 4 : 2;
+/// Bytes of a key or a value of one head: of int8 with their scales.
+double key_bytes(Format kv, size_t head_dim) {
+  if (kv == Format::INT8)
+    return static_cast<double>(
+               panel_bytes(kv, (head_dim + kDepthUnit - 1) / kDepthUnit * kDepthUnit)) /
+           kPanel;
+  return static_cast<double>(head_dim) * (kv == Format::F32 ? 4 : 2);
+}
+double value_bytes(Format kv, size_t head_dim) {
+  return kv == Format::INT8 ? static_cast<double>(head_dim + sizeof(float))
+                            : key_bytes(kv, head_dim);
 }
 
 double product(size_t a, size_t b) {
@@ -83,11 +91,28 @@ IdealTime ideal_time(const Work& work, Ceiling ceiling, const Ceilings& measured
                              : IdealTime{reading, Ceiling::BANDWIDTH};
 }
 
-Work attention_work(const ModelConfig& config, Format kv, size_t start, size_t tokens) {
+AttentionCeilings attention_ceilings(Format kv, Operand operand, const std::string& isa) {
+  return {ceiling_of(query_operand(kv, operand), isa), ceiling_of(operand, isa)};
+}
+
+IdealTime AttentionWork::ideal(const AttentionCeilings& ceilings, const Ceilings& measured) const {
+  const IdealTime s = ideal_time(scores, ceilings.scores, measured);
+  const IdealTime v = ideal_time(values, ceilings.values, measured);
+  return {s.seconds + v.seconds, s.seconds > v.seconds ? s.binding : v.binding};
+}
+
+AttentionWork attention_work(const HeadCounts& layer, Format kv, const AttentionCount& count) {
+  const double flops = 2 * product(layer.heads, layer.head_dim) * count.pairs;
+  const double rows = static_cast<double>(layer.kv_heads) * count.keys;
+  return {{flops, rows * key_bytes(kv, layer.head_dim)},
+          {flops, rows * value_bytes(kv, layer.head_dim)}};
+}
+
+AttentionWork attention_work(const ModelConfig& config, Format kv, size_t start, size_t tokens) {
   const auto first = static_cast<double>(start), count = static_cast<double>(tokens);
   const double visible = count * first + count * (count + 1) / 2;  // query i sees start + i + 1
-  return {4 * product(config.num_heads, config.head_dim) * visible,
-          2 * product(config.num_kv_heads, config.head_dim) * value_bytes(kv) * (first + count)};
+  return attention_work(HeadCounts{config.num_heads, config.num_kv_heads, config.head_dim}, kv,
+                        {visible, first + count});
 }
 
 CostModel::CostModel(const ModelConfig& config, const Arithmetic& arithmetic,
@@ -95,7 +120,7 @@ CostModel::CostModel(const ModelConfig& config, const Arithmetic& arithmetic,
     : config_(config),
       kv_(arithmetic.kv),
       linear_ceiling_(ceiling_of(arithmetic.linear, isa)),
-      attention_ceiling_(ceiling_of(arithmetic.attention, isa)) {
+      attention_ceilings_(attention_ceilings(arithmetic.kv, arithmetic.attention, isa)) {
   const size_t q = config.num_heads * config.head_dim;
   const size_t kv = config.num_kv_heads * config.head_dim;
   const size_t hidden = config.hidden_size, inner = config.intermediate_size;
@@ -115,9 +140,8 @@ CostModel::CostModel(const ModelConfig& config, const Arithmetic& arithmetic,
 void CostModel::add_share(const StepShare& share) {
   rows_ += share.tokens;
   logits_ += share.logits;
-  const Work layer = attention_work(config_, kv_, share.start, share.tokens);
-  attention_.flops += static_cast<double>(config_.num_layers) * layer.flops;
-  attention_.bytes += static_cast<double>(config_.num_layers) * layer.bytes;
+  const AttentionWork layer = attention_work(config_, kv_, share.start, share.tokens);
+  attention_ += layer * static_cast<double>(config_.num_layers);
 }
 
 void CostModel::end_step() {
@@ -128,7 +152,8 @@ void CostModel::end_step() {
                         linear_ceiling_,
                         {static_cast<double>(rows) * linear.flops, linear.bytes}});
   }
-  parts_.push_back({Operation::ATTENTION, attention_ceiling_, attention_});
+  parts_.push_back({Operation::ATTENTION, attention_ceilings_.scores, attention_.scores});
+  parts_.push_back({Operation::ATTENTION, attention_ceilings_.values, attention_.values});
   rows_ = logits_ = 0;
   attention_ = {};
 }

@@ -32,6 +32,13 @@ Ceiling ceiling_of(Operand operand, const std::string& isa);
 struct Work {
   double flops = 0;  // a multiplication and an addition are two
   double bytes = 0;  // read from memory at least once
+
+  Work& operator+=(const Work& other) {
+    flops += other.flops;
+    bytes += other.bytes;
+    return *this;
+  }
+  Work operator*(double times) const { return {times * flops, times * bytes}; }
 };
 
 /// Ideal time of a test: every operation at its ceiling, one after the other.
@@ -49,9 +56,39 @@ struct StepShare {
   size_t logits;  // rows of logits wanted
 };
 
-/// Useful work of attention, one layer, for `tokens` queries after `start` keys: all of them are
-/// read once, and each query sees those before it and itself.
-Work attention_work(const ModelConfig& config, Format kv, size_t start, size_t tokens);
+/// The two products of attention: with int8 keys they have unlike ceilings.
+struct AttentionCeilings {
+  Ceiling scores, values;
+};
+AttentionCeilings attention_ceilings(Format kv, Operand operand, const std::string& isa);
+
+struct AttentionWork {
+  Work scores, values;
+
+  AttentionWork& operator+=(const AttentionWork& other) {
+    scores += other.scores;
+    values += other.values;
+    return *this;
+  }
+  AttentionWork operator*(double times) const { return {scores * times, values * times}; }
+  Work total() const { return {scores.flops + values.flops, scores.bytes + values.bytes}; }
+  /// `binding`: of the product that takes longer.
+  IdealTime ideal(const AttentionCeilings& ceilings, const Ceilings& measured) const;
+};
+
+/// Pairs of queries and keys, keys that are read.
+struct AttentionCount {
+  double pairs, keys;
+};
+/// The heads of one layer, and their size.
+struct HeadCounts {
+  size_t heads, kv_heads, head_dim;
+};
+/// Useful work of attention, one layer.
+AttentionWork attention_work(const HeadCounts& layer, Format kv, const AttentionCount& count);
+/// For `tokens` queries after `start` keys: all of them are read once, and each query sees those
+/// before it and itself.
+AttentionWork attention_work(const ModelConfig& config, Format kv, size_t start, size_t tokens);
 
 /// Adds up the useful work of the steps of one test.
 class CostModel {
@@ -91,9 +128,10 @@ class CostModel {
 
   ModelConfig config_;
   Format kv_;
-  Ceiling linear_ceiling_, attention_ceiling_;
+  Ceiling linear_ceiling_;
+  AttentionCeilings attention_ceilings_;
   std::vector<Linear> linear_;  // of all layers, and the head
-  Work attention_;              // of the step under way
+  AttentionWork attention_;     // of the step under way
   size_t rows_ = 0, logits_ = 0;
   std::vector<Part> parts_;
 };

@@ -33,11 +33,8 @@ double staircase(size_t count, size_t limit) {
 }
 
 // What ranks keep and see of a sequence's keys.
-struct Kept {
-  double keys = 0, pairs = 0;
-};
-Kept kept_by(RankOf sp, const StepShare& share, size_t run_length) {
-  Kept kept;
+AttentionCount kept_by(RankOf sp, const StepShare& share, size_t run_length) {
+  AttentionCount kept{};
   const size_t end = share.start + share.tokens;
   for (size_t run = 0, first = 0; first < end; ++run, first += run_length) {
     if (keeper_of(run, sp.count) != sp.index) continue;
@@ -48,7 +45,8 @@ Kept kept_by(RankOf sp, const StepShare& share, size_t run_length) {
   return kept;
 }
 
-constexpr size_t kWorks = 6;  // QKV, O, gate and up, down, attention, head
+constexpr size_t kLinearWorks = 5;           // QKV, O, gate and up, down, head
+constexpr size_t kWorks = kLinearWorks + 1;  // and attention
 
 }  // namespace
 
@@ -80,7 +78,7 @@ class RankModel::Step {
                                    &Ceilings::maddubs, &Ceilings::bandwidth})
       rank_.*kind = c.node.*kind * c.part_reached.*kind * part;
     linear_ = ceiling_of(model.arithmetic_.linear, c.isa);
-    attention_ = ceiling_of(model.arithmetic_.attention, c.isa);
+    attention_ = attention_ceilings(model.arithmetic_.kv, model.arithmetic_.attention, c.isa);
   }
 
   // Ranks wait for each other at every exchange, so the slowest one of each operation counts.
@@ -128,32 +126,31 @@ class RankModel::Step {
     };
     const size_t layers = config.num_layers;
     const Format format = arithmetic.weights;
-    const Work work[kWorks] = {
+    const Work work[kLinearWorks] = {
         linear(format, layers, own, widths.qkv(), widths.hidden),
         linear(format, layers, own, widths.hidden, widths.q),
         linear(format, 2 * layers, own, widths.intermediate, widths.hidden),
-        linear(format, layers, own, widths.hidden, widths.intermediate), attention(shard),
+        linear(format, layers, own, widths.hidden, widths.intermediate),
         // The last row's owner has the head to do.
         linear(arithmetic.table, 1, logits, length(shard.vocabulary), widths.hidden)};
-    for (size_t i = 0; i < kWorks; ++i)
-      slowest[i] =
-          std::max(slowest[i], ideal_time(work[i], i == 4 ? attention_ : linear_, rank_).seconds);
+    for (size_t i = 0; i < kLinearWorks; ++i)
+      slowest[i] = std::max(slowest[i], ideal_time(work[i], linear_, rank_).seconds);
+    double& longest = slowest[kLinearWorks];
+    longest = std::max(longest, attention(shard).ideal(attention_, rank_).seconds);
   }
 
   // All queries against the keys that this rank keeps.
-  Work attention(const Shard& shard) const {
+  AttentionWork attention(const Shard& shard) const {
     const ModelConfig& config = model_.config_;
     const Arithmetic& arithmetic = model_.arithmetic_;
     const bool twice = arithmetic.attention_type == AttentionType::STANDARD && shape_.sp > 1;
-    const double value_bytes = arithmetic.kv == Format::F32 ? 4 : 2;
-    Work work;
+    const HeadCounts heads = {length(shard.heads), length(shard.kv_heads), config.head_dim};
+    AttentionWork work;
     for (const StepShare& share : shares_) {
-      const Kept kept = kept_by(shard.sp, share, stripe_length(arithmetic.block_size));
-      const double layer_dims = number(config.num_layers) * number(config.head_dim);
-      // Two products a pair; over ranks standard attention computes the scores twice.
-      work.flops += (twice ? 6 : 4) * layer_dims * number(length(shard.heads)) * kept.pairs;
-      work.bytes += 2 * layer_dims * value_bytes * number(length(shard.kv_heads)) * kept.keys;
+      const AttentionCount kept = kept_by(shard.sp, share, stripe_length(arithmetic.block_size));
+      work += attention_work(heads, arithmetic.kv, kept) * number(config.num_layers);
     }
+    if (twice) work.scores.flops *= 2;  // over ranks standard attention computes them again
     return work;
   }
 
@@ -193,7 +190,8 @@ class RankModel::Step {
   const RankShape shape_;
   const std::vector<StepShare> shares_;
   Ceilings rank_;
-  Ceiling linear_, attention_;
+  Ceiling linear_;
+  AttentionCeilings attention_;
 };
 
 Prediction RankModel::predict(RankShape shape, const RankTask& task) const {

@@ -10,13 +10,24 @@ namespace {
 constexpr float kNoKey = -__builtin_inff();
 constexpr float kLowest = -0x1.fffffep+127f;  // a maximum below it is that of no key at all
 
+RILL_INLINE const float* value_scales(const AttentionTile& t, size_t part) {
+  const char* block = reinterpret_cast<const char*>(t.v[part]);
+  return reinterpret_cast<const float*>(block + kBlockTokens * padded(t.head_dim));
+}
+
 void raw_scores(const AttentionTile& t, float* s) {
   const AttentionFamily& family = attention_family(t);
-  each_stretch(t, family, [&](size_t row, size_t rows) { family.score[rows](t, row, s); });
+  if (t.kv == Format::INT8)  // of each block after this tile's first: needed before its values are
+    for (size_t part = 1; (part - 1) * kBlockTokens < t.keys; ++part)
+      for (size_t key = 0; key < kBlockTokens; key += 16)
+        __builtin_prefetch(value_scales(t, part) + key, 0, 2);
+  each_stretch(t, family.score_rows,
+               [&](size_t row, size_t rows) { family.score[rows](t, row, s); });
 }
 void values(const AttentionTile& t, const float* p, const ValueSink& sink) {
   const AttentionFamily& family = attention_family(t);
-  each_stretch(t, family, [&](size_t row, size_t rows) { family.value[rows](t, row, p, sink); });
+  each_stretch(t, family.value_rows,
+               [&](size_t row, size_t rows) { family.value[rows](t, row, p, sink); });
 }
 
 // ---- From scores to probabilities: row by row, part by part (of one pool block each) ----
@@ -80,9 +91,9 @@ RILL_INLINE V put_probabilities(float* part, size_t j, V a, V b, V l) {
 
 // p = exp2(s - m) in place of s, as an operand; l goes on in sixteen lanes.
 template <bool kBf16>
-RILL_INLINE V row_probabilities(float* row, size_t count, float m, V l) {
+V row_probabilities(const AttentionTile& t, float* row, float m, V l) {
   const V most = max(splat(kLowest), splat(m));  // finite where there is no key
-  each_part(count, row, [&](float* part, size_t keys, size_t) {
+  each_part(t.keys, row, [&](float* part, size_t keys, size_t) {
     const auto p = [&](size_t j)
                        RILL_INLINE_LAMBDA { return exp2_of_score(sub(load(part + j), most)); };
     size_t j = 0;
@@ -92,14 +103,49 @@ RILL_INLINE V row_probabilities(float* row, size_t count, float m, V l) {
   });
   return l;
 }
+
+// Stores 32 probabilities times the scales of their values as codes, from code `at` on.
+RILL_INLINE void put_weights(char* row, size_t at, V a, V b) {
+  const uint32_t bits = largest_magnitude(a, b);
+  float most;
+  __builtin_memcpy(&most, &bits, 4);
+  const float inverse = 32767.0f / most;
+  const bool usable = inverse > 0.0f && inverse <= 0x1.fffffep+127f;  // false for NaN
+  reinterpret_cast<float*>(row + kWeightScales)[at / 32] = most / 32767.0f;
+  const V factor = splat(usable ? inverse : 0.0f);
+  store_weights(row, at, usable ? round_even(mul(a, factor)) : zero());
+  store_weights(row, at + 16, usable ? round_even(mul(b, factor)) : zero());
+}
+
+// The same for int8 values. Codes are kept by runs of 32 of the cache's keys: those of a run that
+// are not the tile's have the code 0.
+V row_weights(const AttentionTile& t, float* row, float m, V l) {
+  const V most = max(splat(kLowest), splat(m));
+  const size_t skipped = t.first % 32;  // 16 or 0
+  each_part(t.keys, row, [&](float* part, size_t keys, size_t before) {
+    const float* scales = value_scales(t, before / kBlockTokens) + t.first;
+    V w[kBlockTokens / 16];  // all of them before the codes overwrite the scores
+#pragma GCC unroll 4
+    for (size_t i = 0; i < kBlockTokens / 16; ++i) {
+      w[i] = zero();
+      if (16 * i >= keys) continue;
+      const V p = exp2_of_score(sub(load(part + 16 * i), most));
+      l = add(l, p);
+      w[i] = mul(p, load(scales + 16 * i));
+    }
+    char* const codes = reinterpret_cast<char*>(part);
+    put_weights(codes, 0, skipped ? zero() : w[0], skipped ? w[0] : w[1]);
+    if (keys > 32) put_weights(codes, 32, w[2], w[3]);
+  });
+  return l;
+}
+using RowProbabilities = V (*)(const AttentionTile& t, float* row, float m, V l);
 void probabilities(const AttentionTile& t, float* s, const float* m, bool fresh, float* l) {
-  for (size_t r = 0; r < t.rows; ++r) {
-    float* row = s + r * kBlockTokens;
-    const V from = fresh ? zero() : load(l + r * 16);
-    store(l + r * 16, t.operand == Operand::BF16
-                          ? row_probabilities<true>(row, t.keys, m[r], from)
-                          : row_probabilities<false>(row, t.keys, m[r], from));
-  }
+  const RowProbabilities of_row = t.kv == Format::INT8         ? row_weights
+                                  : t.operand == Operand::BF16 ? row_probabilities<true>
+                                                               : row_probabilities<false>;
+  for (size_t r = 0; r < t.rows; ++r)
+    store(l + r * 16, of_row(t, s + r * kBlockTokens, m[r], fresh ? zero() : load(l + r * 16)));
 }
 
 // ---- States ----

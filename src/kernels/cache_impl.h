@@ -1,7 +1,7 @@
 // SPDX-License-Identifier: Apache-2.0
 // Storing keys and values as the KV cache holds them. Included after pointwise_impl.h.
 #pragma once
-#include "kernels/pointwise_impl.h"
+#include "kernels/pack_impl.h"
 
 namespace rill {
 namespace {
@@ -29,8 +29,45 @@ RILL_INLINE void scatter(const CacheRow& row, size_t count, char* to) {
     __builtin_memcpy(to + i * kUnit * kBlockTokens, row.bytes + i * kUnit, kUnit);
 }
 
+// A key is quantised like a row of weights.
+void store_int8_k(const float* k, size_t head_dim, size_t slot, char* block) {
+  constexpr size_t kBytes = panel_bytes(Format::INT8, 32);
+  char* to = block + slot / kPanel * kBytes;
+  for (size_t d = 0; d < head_dim; d += 32, to += kBlockTokens / kPanel * kBytes) {
+    alignas(64) float codes[32];
+    const size_t left = head_dim - d;
+    const V a = load_part(k + d, left < 16 ? left : 16);
+    const V b = left > 16 ? load_part(k + d + 16, left < 32 ? left - 16 : 16) : zero();
+    const uint16_t scale = quantise_int8(a, b, largest(a, b), codes);
+    put_int8(slot % kPanel, scale, codes, to);
+  }
+}
+
+// A value has one scale, which goes into the probability that it is multiplied with.
+void store_int8_v(const float* v, size_t head_dim, size_t slot, char* block) {
+  const size_t width = (head_dim + kPanel - 1) / kPanel * kPanel;
+  const auto part = [&](size_t d) { return head_dim - d < kPanel ? head_dim - d : kPanel; };
+  uint32_t bits = 0;
+  for (size_t d = 0; d < head_dim; d += kPanel) {
+    const uint32_t here = largest_magnitude(load_part(v + d, part(d)), zero());
+    bits = bits > here ? bits : here;
+  }
+  float amax;
+  __builtin_memcpy(&amax, &bits, 4);
+  const float scale = amax / 127.0f, inverse = 127.0f / amax;
+  const bool usable = inverse > 0.0f && inverse <= 0x1.fffffep+127f;  // false for NaN
+  __builtin_memcpy(block + kBlockTokens * width + slot * sizeof scale, &scale, sizeof scale);
+  for (size_t d = 0; d < head_dim; d += kPanel) {
+    alignas(64) float codes[kPanel];
+    store(codes, usable ? round_even(mul(load_part(v + d, part(d)), splat(inverse))) : zero());
+    char* to = block + slot / 32 * 32 * width + d * 32 + slot % 32 / 4 * 64 + slot % 4;
+    for (size_t i = 0; i < kPanel; ++i) to[4 * i] = static_cast<char>(codes[i]);
+  }
+}
+
 void store_k(Format format, const float* k, size_t head_dim, size_t slot, std::byte* block) {
   char* to = reinterpret_cast<char*>(block);
+  if (format == Format::INT8) return store_int8_k(k, head_dim, slot, to);
   for (size_t d = 0; d < head_dim; d += kPanel) {
     const size_t n = head_dim - d < kPanel ? head_dim - d : kPanel;
     const CacheRow row = cache_row(format, k + d, n);
@@ -58,6 +95,7 @@ RILL_INLINE void put_halves(const CacheRow& row, bool odd, char* line) {
 void store_v(Format format, const float* v, size_t head_dim, size_t slot, std::byte* block) {
   const size_t width = (head_dim + kPanel - 1) / kPanel * kPanel;
   char* to = reinterpret_cast<char*>(block);
+  if (format == Format::INT8) return store_int8_v(v, head_dim, slot, to);
   for (size_t d = 0; d < head_dim; d += kPanel) {
     const CacheRow row = cache_row(format, v + d, head_dim - d < kPanel ? head_dim - d : kPanel);
     if (format == Format::F32)

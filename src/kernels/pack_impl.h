@@ -61,18 +61,23 @@ inline float largest(V a, V b) {
   return amax;
 }
 
-bool quantise_int8(const float* w, float* codes, uint16_t& scale) {
-  const V a = load(w), b = load(w + 16);
-  const float amax = largest(a, b);
-  if (!(amax <= kLargestScaled)) return false;
-  scale = half_scale(amax / 127.0f);
+// `amax`: the largest magnitude. If that is not finite, or too large, neither is the scale.
+uint16_t quantise_int8(V a, V b, float amax, float* codes) {
+  const uint16_t scale = half_scale(amax / 127.0f);
   const float s = widen_half(scale);
   const V low = splat(-127.0f), high = splat(127.0f);
   for (int i = 0; i < 2; ++i) {
     const V q = round_even(div(i ? b : a, splat(s)));
     store(codes + 16 * i, s > 0.0f ? max(min(q, high), low) : zero());
   }
-  return true;
+  return scale;
+}
+// Row r of sixteen in an int8 block of a panel.
+void put_int8(size_t r, uint16_t scale, const float* codes, char* block) {
+  __builtin_memcpy(block + 2 * r, &scale, 2);
+  auto* q = reinterpret_cast<uint8_t*>(block + 2 * kPanel);
+  for (size_t k = 0; k < 32; ++k)
+    q[k / 4 * 64 + r * 4 + k % 4] = static_cast<uint8_t>(static_cast<int>(codes[k]) + 128);
 }
 
 struct Int4Codes {
@@ -123,12 +128,11 @@ bool quantise_int4(const float* w, float* codes, uint16_t& scale) {
 bool pack_int8(const float (&rows)[kPanel][32], char* out) {
   for (size_t r = 0; r < kPanel; ++r) {
     alignas(64) float codes[32];
-    uint16_t scale;
-    if (!quantise_int8(rows[r], codes, scale)) return false;
-    __builtin_memcpy(out + 2 * r, &scale, 2);
-    auto* q = reinterpret_cast<uint8_t*>(out + 2 * kPanel);
-    for (size_t k = 0; k < 32; ++k)
-      q[k / 4 * 64 + r * 4 + k % 4] = static_cast<uint8_t>(static_cast<int>(codes[k]) + 128);
+    const V a = load(rows[r]), b = load(rows[r] + 16);
+    const float amax = largest(a, b);
+    if (!(amax <= kLargestScaled)) return false;
+    const uint16_t scale = quantise_int8(a, b, amax, codes);
+    put_int8(r, scale, codes, out);
   }
   return true;
 }

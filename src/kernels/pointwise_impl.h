@@ -59,7 +59,7 @@ void rope(float* x, const float* cosine, const float* sine, size_t head_dim, flo
 }
 
 // Bytes of a converted row; 64 more where rows would fall on the same set of the L1 cache.
-size_t activation_bytes(Operand operand, size_t depth) {
+constexpr size_t activation_bytes(Operand operand, size_t depth) {
   size_t bytes = depth * 4;
   if (operand == Operand::BF16 && kBf16Dot) bytes = depth * 2;
   if (operand == Operand::Q8) bytes = q8_bytes(depth);

@@ -38,13 +38,13 @@ constexpr int code_offset(Format format) {
 
 // Offsets inside a Q8 row: codes, then per block of 32 a scale, and where its dot product with
 // weights of a format starts: at -code_offset times the sum of the codes.
-static inline size_t scales_offset(size_t depth) {
+static constexpr size_t scales_offset(size_t depth) {
   return depth * sizeof(Code);
 }
 static inline size_t starts_offset(size_t depth, Format format) {
   return scales_offset(depth) + depth / 32 * (format == Format::INT8 ? 4 : 8);
 }
-static inline size_t q8_bytes(size_t depth) {
+static constexpr size_t q8_bytes(size_t depth) {
   return scales_offset(depth) + depth / 32 * 12;
 }
 
@@ -173,12 +173,14 @@ struct IntProduct {
       for (int p = 0; p < panels; ++p)
         sum[r][p] = dot4(sum[r][p], w[p], reinterpret_cast<const Code*>(x + row_of(job, r)));
   }
-  template <int R, int P>
+  // `each(i)`: done before the i-th eighth (int8) or quarter (int4) of the block.
+  template <int R, int P, class Each>
   static RILL_INLINE void codes(const ProductJob& job, const char* q, const char* x, I (&sum)[R][P],
-                                const Part& part) {
+                                const Part& part, const Each& each) {
     if constexpr (kFormat == Format::INT8) {
 #pragma GCC unroll 8
       for (size_t g = 0; g < 8; ++g) {
+        each(g);
         W4 w4[P];
 #pragma GCC unroll 16
         for (int p = 0; p < part.count; ++p) w4[p] = load_u8(q + panel_of(job, part, p) + g * 64);
@@ -187,6 +189,7 @@ struct IntProduct {
     } else {
 #pragma GCC unroll 4
       for (size_t c = 0; c < 4; ++c) {
+        each(c);
         W4 low[P], high[P];
 #pragma GCC unroll 16
         for (int p = 0; p < part.count; ++p)
@@ -199,16 +202,21 @@ struct IntProduct {
   template <int R, int P>
   static RILL_INLINE void step(const ProductJob& job, const char* w, size_t k, V (&acc)[R][P],
                                const Part& part) {
+    step_at<R, P>(job, w + k / 32 * kStepBytes, k, acc, part, [](size_t) {});
+  }
+  // The same for panels whose blocks for k begin at `block`.
+  template <int R, int P, class Each>
+  static RILL_INLINE void step_at(const ProductJob& job, const char* block, size_t k,
+                                  V (&acc)[R][P], const Part& part, const Each& each) {
     const char* scales = job.x + scales_offset(job.x_depth) + k / 32 * 4;
     const char* starts = job.x + starts_offset(job.x_depth, kFormat) + k / 32 * 4;
-    const char* block = w + k / 32 * kStepBytes;
     I sum[R][P];
 #pragma GCC unroll 16
     for (int r = 0; r < R; ++r)
 #pragma GCC unroll 16
       for (int p = 0; p < part.count; ++p)
         sum[r][p] = int_splat(*reinterpret_cast<const int32_t*>(starts + row_of(job, r)));
-    codes<R, P>(job, block + 32, job.x + k * sizeof(Code), sum, part);
+    codes<R, P>(job, block + 32, job.x + k * sizeof(Code), sum, part, each);
 #pragma GCC unroll 16
     for (int p = 0; p < part.count; ++p) {
       const V scale_w = load_f16(block + panel_of(job, part, p));

@@ -239,5 +239,21 @@ inline I dot4(I sum, const W4& w, const Code* x) {
   return sum;
 }
 
+constexpr int kWeightPasses = 1;
+inline void store_weights(char* row, size_t at, V x) {
+  store_codes(reinterpret_cast<Code*>(row) + at, x);
+}
+inline W4 load_s8(const void* p) {
+  const __m256i a = load_ints(p, 0), b = load_ints(p, 1);
+  return {_mm256_srai_epi16(_mm256_slli_epi16(a, 8), 8), _mm256_srai_epi16(a, 8),
+          _mm256_srai_epi16(_mm256_slli_epi16(b, 8), 8), _mm256_srai_epi16(b, 8)};
+}
+inline I dot4_weights(I sum, const W4& v, const char* row, size_t at, int) {
+  return dot4(sum, v, reinterpret_cast<const Code*>(row) + at);
+}
+inline I times_256(I x) {
+  return {_mm256_slli_epi32(x.a, 8), _mm256_slli_epi32(x.b, 8)};
+}
+
 }  // namespace
 }  // namespace rill

@@ -178,6 +178,22 @@ inline I dot4(I sum, const W4& w, const Code* x) {
   __builtin_memcpy(&four, x, 4);
   return _mm512_dpbusd_epi32(sum, w.bytes, _mm512_set1_epi32(four));
 }
+constexpr int kWeightPasses = 2;  // over the upper and the lower bytes, 64 of each in a row
+inline void store_weights(char* row, size_t at, V x) {
+  const __m512i codes = _mm512_cvtps_epi32(x);
+  _mm_storeu_si128(reinterpret_cast<__m128i*>(row + at),
+                   _mm512_cvtepi32_epi8(_mm512_srli_epi32(codes, 8)));
+  _mm_storeu_si128(reinterpret_cast<__m128i*>(row + kBlockTokens + at),
+                   _mm512_cvtepi32_epi8(codes));
+}
+inline W4 load_s8(const void* p) {
+  return load_u8(p);
+}
+inline I dot4_weights(I sum, const W4& v, const char* row, size_t at, int pass) {
+  int four;
+  __builtin_memcpy(&four, row + (pass ? kBlockTokens : 0) + at, 4);
+  return _mm512_dpbusd_epi32(sum, _mm512_set1_epi32(four), v.bytes);
+}
 #else
 // Without VNNI: unsigned bytes widened to 16 bits, k and k+2 in one word pair, k+1 and k+3 in the
 // other; vpmaddwd is exact where vpmaddubsw would saturate.
@@ -208,7 +224,21 @@ inline I dot4(I sum, const W4& w, const Code* x) {
   sum = _mm512_add_epi32(sum, _mm512_madd_epi16(w.even, _mm512_set1_epi32(even)));
   return _mm512_add_epi32(sum, _mm512_madd_epi16(w.odd, _mm512_set1_epi32(odd)));
 }
+constexpr int kWeightPasses = 1;
+inline void store_weights(char* row, size_t at, V x) {
+  store_codes(reinterpret_cast<Code*>(row) + at, x);
+}
+inline W4 load_s8(const void* p) {
+  const __m512i bytes = _mm512_loadu_si512(p);
+  return {_mm512_srai_epi16(_mm512_slli_epi16(bytes, 8), 8), _mm512_srai_epi16(bytes, 8)};
+}
+inline I dot4_weights(I sum, const W4& v, const char* row, size_t at, int) {
+  return dot4(sum, v, reinterpret_cast<const Code*>(row) + at);
+}
 #endif
+inline I times_256(I x) {
+  return _mm512_slli_epi32(x, 8);
+}
 
 #if defined(__AVX512BF16__)
 // Activations are bf16 pairs, and one instruction does both products of a pair, odd first.

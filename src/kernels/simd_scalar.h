@@ -247,5 +247,30 @@ inline I dot4(I sum, const W4& w, const Code* x) {
   return sum;
 }
 
+// Products of values, signed bytes, with weights: integers of 15 bits, of which a row holds
+// 64, x from code `at` on. They may be stored in pieces, one for each pass over the
+// values, the upper one first; sums are multiplied by 256 from pass to pass.
+constexpr int kWeightPasses = 1;
+inline void store_weights(char* row, size_t at, const V& x) {
+  for (int j = 0; j < 16; ++j)
+    reinterpret_cast<int16_t*>(row)[at + static_cast<size_t>(j)] =
+        static_cast<int16_t>(to_int(x.f[j]));
+}
+inline W4 load_s8(const void* p) {
+  return load_u8(p);
+}
+// sum += v[output][0..3] * weights, exact.
+inline I dot4_weights(I sum, const W4& v, const char* row, size_t at, int) {
+  const auto* weights = reinterpret_cast<const int16_t*>(row) + at;
+  for (int j = 0; j < 16; ++j)
+    for (int k = 0; k < 4; ++k) sum.i[j] += static_cast<int8_t>(v.u[4 * j + k]) * weights[k];
+  return sum;
+}
+inline I times_256(const I& x) {
+  I y;
+  for (int j = 0; j < 16; ++j) y.i[j] = x.i[j] * 256;
+  return y;
+}
+
 }  // namespace
 }  // namespace rill

@@ -55,6 +55,17 @@ static constexpr size_t panel_bytes(Format format, size_t k) {
   return 0;
 }
 
+/// Bytes of K (or V) of one head in a block of the KV cache: see AttentionTile.
+static constexpr size_t k_block_bytes(Format format, size_t head_dim) {
+  const size_t unit = format == Format::INT8 ? kDepthUnit : 1;
+  return kBlockTokens / kPanel * panel_bytes(format, (head_dim + unit - 1) / unit * unit);
+}
+static constexpr size_t v_block_bytes(Format format, size_t head_dim) {
+  const size_t width = (head_dim + kPanel - 1) / kPanel * kPanel;
+  if (format == Format::INT8) return kBlockTokens * (width + sizeof(float));
+  return width / kPanel * panel_bytes(format, kBlockTokens);
+}
+
 /// What the activations of a product are: fp32 as they are, rounded to bf16, or quantised in
 /// blocks of 32 to int8.
 enum class Operand : uint8_t { F32, BF16, Q8 };
@@ -118,14 +129,17 @@ static constexpr size_t state_floats(size_t head_dim) {
 /// with W = head_dim rounded up to 16:
 ///   F32, F16  K [head_dim][64]         V [64][W]
 ///   BF16      K [head_dim / 2][64][2]  V [64 / 2][W][2]: pairs, as in a weight's panels
+///   INT8      K [head_dim / 32][64 / 16] blocks as in a weight's panels
+///             V int8 [64 / 32][W / 16][8][16][4]: as in a weight's panels, but signed;
+///             then float scale[64]: value = scale * q
 /// so that a few rows of queries read both from the first byte to the last.
 struct AttentionTile {
-  Format kv;        // F32, F16 or BF16
-  Operand operand;  // F32 or BF16: what q and the probabilities are
+  Format kv;        // F32, F16, BF16 or INT8
+  Operand operand;  // F32 or BF16: what the probabilities are
   size_t head_dim;
   size_t rows;  // 1 to kMostRows
-  // Of each slice of dimensions [rows][activation_bytes(operand, kQuerySlice)], as convert writes
-  // it.
+  // Of each slice of dimensions [rows][activation_bytes(o, kQuerySlice)], as convert writes it; o
+  // is query_operand(kv, operand).
   const std::byte* q;
   size_t q_slice_bytes;  // from slice to slice
   // Pool blocks of this head, from the one that holds `first`, and one more: what is read next, to
@@ -137,6 +151,11 @@ struct AttentionTile {
   const int32_t* visible;  // [rows] keys from `first` on that the row sees, <= 0 none; null: all
   std::byte* scratch;      // attention_scratch_bytes(keys)
 };
+
+/// What queries are multiplied as: int8 keys want codes too.
+static constexpr Operand query_operand(Format kv, Operand operand) {
+  return kv == Format::INT8 ? Operand::Q8 : operand;
+}
 
 /// Up to sixteen rows of a row-major matrix in a checkpoint.
 struct PackSource {
@@ -170,8 +189,8 @@ struct Kernels {
   void (*rope)(float* x, const float* cosine, const float* sine, size_t head_dim, float scale);
 
   /// Writes one token's K (or V) of one head, [head_dim] (even), into slot `slot` (0 to 63) of a
-  /// block of the KV cache, laid out as AttentionTile says: F32, F16 or BF16. The slots 2i and 2i+1
-  /// of a head share words of V: one thread at a time.
+  /// block of the KV cache, laid out as AttentionTile says. The slots 2i and 2i+1 of a head share
+  /// words of V: one thread at a time.
   void (*store_k)(Format format, const float* k, size_t head_dim, size_t slot, std::byte* block);
   void (*store_v)(Format format, const float* v, size_t head_dim, size_t slot, std::byte* block);
 

@@ -44,9 +44,10 @@ Format format_of(WeightType type) {
 
 Format kv_format(KvType type, bool bf16_compute) {
   if (type == KvType::AUTO) return bf16_compute ? Format::BF16 : Format::F32;
+  if (type == KvType::INT8) return Format::INT8;
   if (bf16_compute && type != KvType::BF16)
-    fail("--kv is ", to_string(type), " under --compute bf16, which reads K and V as bf16; use ",
-         "--kv bf16, or --compute f32 to keep --kv ", to_string(type));
+    fail("--kv is ", to_string(type), " under --compute bf16, which reads K and V as bf16 or int8;",
+         " use --kv bf16 or int8, or --compute f32 to keep --kv ", to_string(type));
   return type == KvType::F32 ? Format::F32 : type == KvType::F16 ? Format::F16 : Format::BF16;
 }
 
@@ -71,7 +72,8 @@ DType stored_type(const Checkpoint& checkpoint) {
 
 size_t choose_block_size(const BlockScope& scope, Format kv, size_t cache) {
   constexpr size_t kLeastCache = size_t{256} << 10;
-  const size_t key_bytes = 2 * scope.head_dim * (kv == Format::F32 ? 4 : 2);
+  const size_t key_bytes =
+      (k_block_bytes(kv, scope.head_dim) + v_block_bytes(kv, scope.head_dim)) / kBlockTokens;
   const size_t most = std::min(std::max(cache, kLeastCache) / 8 / key_bytes, scope.context / 4);
   return std::clamp(std::bit_floor(most), kLeastBlock, kMostBlock);
 }

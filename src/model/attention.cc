@@ -61,7 +61,7 @@ ThreadScratch lay_out_thread(const AttentionShape& shape, size_t most_context, s
 
 // Of one slice of a query row; and how many slices there are.
 size_t query_bytes(const AttentionShape& shape, const Kernels& kernels) {
-  return kernels.activation_bytes(shape.operand, kQuerySlice);
+  return kernels.activation_bytes(query_operand(shape.kv, shape.operand), kQuerySlice);
 }
 size_t query_slices(const AttentionShape& shape) {
   return (shape.head_dim + kQuerySlice - 1) / kQuerySlice;
@@ -265,7 +265,7 @@ void Attention::set_query(size_t head, size_t row, const float* q) {
   const size_t folded_row = row * group + head - shape_.heads_of(kv_head).begin;
   for (size_t slice = 0; slice < query_slices(shape_); ++slice) {
     const size_t first = slice * kQuerySlice;
-    runtime_.kernels.convert(shape_.operand, q + first,
+    runtime_.kernels.convert(query_operand(shape_.kv, shape_.operand), q + first,
                              std::min(kQuerySlice, shape_.head_dim - first), kQuerySlice,
                              query(kv_head, slice, folded_row));
   }

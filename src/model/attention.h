@@ -23,7 +23,7 @@ struct AttentionShape {
   size_t heads, kv_heads, head_dim;
   AttentionType type;
   size_t block_size;  // a power of two, 16 to 1024
-  Operand operand;    // F32 or BF16
+  Operand operand;    // of probabilities: F32 or BF16
   Format kv;          // of the cache
   // Of a rank that shares KV heads with others: query heads to a KV head, and how many of the first
   // one's are another rank's.

@@ -12,14 +12,6 @@
 namespace rill {
 namespace {
 
-size_t k_bytes(const KvShape& shape, Format format) {
-  return kBlockTokens / kPanel * panel_bytes(format, shape.head_dim);
-}
-
-size_t v_bytes(const KvShape& shape, Format format) {
-  return (shape.head_dim + kPanel - 1) / kPanel * panel_bytes(format, kBlockTokens);
-}
-
 // A sum of ceilings exceeds the ceiling of the sum by less than the number of its terms. Of the
 // stripes of a rank likewise: what sequences hold of their last round through the stripes exceeds
 // what one sequence of that length holds by less than a round each.
@@ -30,8 +22,16 @@ size_t blocks_of(const KvShape& shape, size_t tokens, size_t sequences) {
   return std::min(blocks, shape.held(blocks) + others * round);
 }
 
-// Zeroes the tokens from `slot` on of K, whose rows are 64 tokens.
+// Zeroes the tokens from `slot` on of K, whose rows are 64 tokens. Of int8 the scales: whatever
+// the codes are, they then stand for zeros.
 void clear_k(Format format, size_t head_dim, size_t slot, std::byte* block) {
+  if (format == Format::INT8) {
+    const size_t end = k_block_bytes(format, head_dim), step = panel_bytes(format, kDepthUnit);
+    for (size_t row = 0; row < end; row += kBlockTokens / kPanel * step)
+      for (size_t i = slot; i < kBlockTokens; ++i)
+        std::memset(block + row + i / kPanel * step + i % kPanel * 2, 0, 2);
+    return;
+  }
   const size_t unit = format == Format::F16 ? 2 : 4;  // BF16: a pair of dimensions
   const size_t rows = format == Format::BF16 ? head_dim / 2 : head_dim;
   for (size_t row = 0; row < rows; ++row)
@@ -41,6 +41,11 @@ void clear_k(Format format, size_t head_dim, size_t slot, std::byte* block) {
 // Zeroes the tokens from `slot` on of V, whose rows are the dimensions of a token, or of two.
 void clear_v(Format format, size_t head_dim, size_t slot, std::byte* block) {
   const size_t width = round_up(head_dim, kPanel), value = format == Format::F32 ? 4 : 2;
+  if (format == Format::INT8) {
+    std::memset(block + kBlockTokens * width + slot * sizeof(float), 0,
+                (kBlockTokens - slot) * sizeof(float));
+    return;
+  }
   if (format == Format::BF16 && slot % 2) {  // the even token of its pair stays
     for (size_t d = 0; d < width; ++d) std::memset(block + (slot / 2 * width + d) * 4 + 2, 0, 2);
     ++slot;
@@ -53,8 +58,8 @@ void clear_v(Format format, size_t head_dim, size_t slot, std::byte* block) {
 KvCache::KvCache(const KvShape& shape, Format format, size_t tokens, size_t sequences)
     : format_(format),
       shape_(shape),
-      k_bytes_(k_bytes(shape, format)),
-      head_bytes_(k_bytes_ + v_bytes(shape, format)),
+      k_bytes_(k_block_bytes(format, shape.head_dim)),
+      head_bytes_(k_bytes_ + v_block_bytes(format, shape.head_dim)),
       block_bytes_(shape.layers * shape.kv_heads * head_bytes_),
       memory_(bytes(shape, format, tokens, sequences), "the KV cache"),
       dirty_(blocks_of(shape, tokens, sequences)) {
@@ -63,7 +68,8 @@ KvCache::KvCache(const KvShape& shape, Format format, size_t tokens, size_t sequ
 }
 
 size_t KvCache::block_bytes(const KvShape& shape, Format format) {
-  return shape.layers * shape.kv_heads * (k_bytes(shape, format) + v_bytes(shape, format));
+  return shape.layers * shape.kv_heads *
+         (k_block_bytes(format, shape.head_dim) + v_block_bytes(format, shape.head_dim));
 }
 
 size_t KvCache::bytes(const KvShape& shape, Format format, size_t tokens, size_t sequences) {

@@ -48,7 +48,7 @@ TEST(Options, AWrongSpellingIsNamedWithTheRightOnes) {
     expect_refused(parse_attention_type, text, "standard, streaming");
   expect_refused(parse_weight_type, "q4_0", "int4");
   expect_refused(parse_compute_type, "int8", "f32, bf16");
-  expect_refused(parse_kv_type, "int8", "f16, bf16, f32");
+  expect_refused(parse_kv_type, "int4", "int8, f16, bf16, f32");
 }
 
 TEST(Options, DefaultsAreStreamingInBlocksOf64) {

@@ -23,11 +23,12 @@ TEST(AttentionBenchTest, CountsWhatItDoes) {
   EXPECT_EQ(result.steps.size(), 3u);  // 16, 16 and 8 queries
   double pairs = 0;
   for (int token = 30; token < 70; ++token) pairs += token + 1;
-  EXPECT_EQ(result.work().flops, pairs * 4 * 4 * 32);
-  EXPECT_EQ(result.work().bytes, (46 + 62 + 70) * 2.0 * 2 * 32 * 4);
+  EXPECT_EQ(result.work().total().flops, pairs * 4 * 4 * 32);
+  EXPECT_EQ(result.work().total().bytes, (46 + 62 + 70) * 2.0 * 2 * 32 * 4);
   EXPECT_EQ(result.seconds.size(), 2u);
   EXPECT_EQ(result.judgements.size(), 2u);
-  EXPECT_EQ(result.ceiling, Ceiling::FMA);
+  EXPECT_EQ(result.ceilings.scores, Ceiling::FMA);
+  EXPECT_EQ(result.ceilings.values, Ceiling::FMA);
 }
 
 TEST(AttentionBenchTest, RefusesWhatMakesNoSenseOrDoesNotFit) {

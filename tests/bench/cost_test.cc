@@ -86,6 +86,23 @@ TEST(CostModel, CountsTheBytesThatPackingMade) {
   }
 }
 
+TEST(CostModel, Int8KeysAndValuesWithTheirScales) {
+  const AttentionWork work = attention_work({16, 8, 128}, Format::INT8, {1000, 100});
+  EXPECT_EQ(work.scores.flops, 2.0 * 16 * 128 * 1000);
+  EXPECT_EQ(work.values.flops, work.scores.flops);
+  EXPECT_EQ(work.scores.bytes, 100.0 * 8 * (128 + 4 * 2));  // a half for each 32
+  EXPECT_EQ(work.values.bytes, 100.0 * 8 * (128 + 4));
+  const AttentionCeilings ceilings = attention_ceilings(Format::INT8, Operand::BF16, "avx512bf16");
+  EXPECT_EQ(ceilings.scores, Ceiling::VNNI);
+  EXPECT_EQ(ceilings.values, Ceiling::VDPBF16PS);
+  Ceilings measured;
+  measured.vnni = 4e9;
+  measured.vdpbf16ps = 2e9;
+  measured.bandwidth = 1e12;
+  EXPECT_DOUBLE_EQ(work.ideal(ceilings, measured).seconds, work.scores.flops * 0.75e-9);
+  EXPECT_EQ(work.ideal(ceilings, measured).binding, Ceiling::VDPBF16PS);
+}
+
 TEST(CostModel, EveryOperationAgainstItsOwnCeiling) {
   const ModelConfig config = published_model("qwen3-0.6b").config();
   Ceilings measured;

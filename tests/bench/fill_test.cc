@@ -35,7 +35,7 @@ std::vector<std::byte> filled(Format format, const std::vector<size_t>& parts, i
 }
 
 TEST(FillRandom, TheSameWhateverTheThreadsAndTheSteps) {
-  for (Format format : {Format::F32, Format::F16, Format::BF16}) {
+  for (Format format : {Format::F32, Format::F16, Format::BF16, Format::INT8}) {
     const std::vector<std::byte> once = filled(format, {150}, 1);
     EXPECT_EQ(filled(format, {150}, 3), once);
     EXPECT_EQ(filled(format, {1, 63, 70, 16}, 2), once);

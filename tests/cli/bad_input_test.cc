@@ -86,7 +86,7 @@ TEST(BadInput, CommandLine) {
   expect_refusal({"run", kDemo, "Hi", "--block-size", "8"}, 2, {"--block-size", "8"});
   expect_refusal({"run", kDemo, "Hi", "--weights", "int2"}, 2, {"--weights", "int2", "int4"});
   expect_refusal({"run", kDemo, "Hi", "--compute", "f64"}, 2, {"--compute", "f64"});
-  expect_refusal({"run", kDemo, "Hi", "--kv", "int8"}, 2, {"--kv", "int8"});
+  expect_refusal({"run", kDemo, "Hi", "--kv", "int4"}, 2, {"--kv", "int4"});
   expect_refusal({"run", kDemo, "Hi", "--isa", "neon"}, 2, {"--isa", "neon", "avx2"});
   expect_refusal({"run", kDemo, "Hi", "--chunk", "0"}, 2, {"--chunk"});
   expect_refusal({"run", kDemo, "Hi", "--temperature", "-1"}, 2, {"--temperature", "-1"});

@@ -87,6 +87,7 @@ const RankCase kCases[] = {
     {"yarn-bf16", {.weights = WeightType::INT4}},
     {"head128-long-bf16", {.block_size = 16}},
     {"bias-f32", {.kv = KvType::F16}},
+    {"bias-f32", {.compute = ComputeType::BF16, .kv = KvType::INT8}},
     {"yarn-bf16", {.attention = AttentionType::STANDARD, .block_size = 128}},
 };
 

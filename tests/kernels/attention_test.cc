@@ -13,10 +13,9 @@ struct Kind {
   Format kv;
   Operand operand;
 };
-const Kind kKinds[] = {{Format::F32, Operand::F32},
-                       {Format::F16, Operand::F32},
-                       {Format::BF16, Operand::F32},
-                       {Format::BF16, Operand::BF16}};
+const Kind kKinds[] = {{Format::F32, Operand::F32},  {Format::F16, Operand::F32},
+                       {Format::BF16, Operand::F32}, {Format::BF16, Operand::BF16},
+                       {Format::INT8, Operand::F32}, {Format::INT8, Operand::BF16}};
 
 struct Aligned {
   explicit Aligned(size_t bytes)
@@ -36,36 +35,35 @@ struct Scene {
     queries = random_values(rows * head_dim, head_dim + 3, 0.7f);
     for (auto* cached : {&keys, &values})
       for (float& x : *cached) x = reference::round_kv(reference_kv(kind.kv), x);
-    const size_t width = (head_dim + 15) / 16 * 16;
     for (size_t block = 0; block * 64 < tokens; ++block) {
-      k_memory.emplace_back(4 * panel_bytes(kind.kv, head_dim));
-      v_memory.emplace_back(width / 16 * panel_bytes(kind.kv, 64));
+      k_memory.emplace_back(k_block_bytes(kind.kv, head_dim));
+      v_memory.emplace_back(v_block_bytes(kind.kv, head_dim));
       k.push_back(k_memory.back().data.get());
       v.push_back(v_memory.back().data.get());
     }
     k.push_back(k[0]);
     v.push_back(v[0]);
-    for (size_t t = 0; t < tokens; ++t)
-      for (size_t d = 0; d < head_dim; ++d) {
-        put_row(kind.kv, k_memory[t / 64].data.get(), 64, t % 64, d, keys[t * head_dim + d]);
-        put_row(kind.kv, v_memory[t / 64].data.get(), width, d, t % 64, values[t * head_dim + d]);
-      }
-    const size_t row_bytes = table.activation_bytes(kind.operand, kQuerySlice);
+    for (size_t t = 0; t < tokens; ++t) {
+      const size_t first = t * head_dim;
+      put_key(kind.kv, k_memory[t / 64].data.get(), t % 64, {&keys[first], head_dim});
+      put_value(kind.kv, v_memory[t / 64].data.get(), t % 64, {&values[first], head_dim});
+    }
+    const Operand operand = query_operand(kind.kv, kind.operand);
+    const size_t row_bytes = table.activation_bytes(operand, kQuerySlice);
     const size_t slices = (head_dim + kQuerySlice - 1) / kQuerySlice;
     q_slice_bytes = rows * row_bytes + 64;
     q_memory = std::make_unique<Aligned>(slices * q_slice_bytes);
     for (size_t slice = 0; slice < slices; ++slice)
       for (size_t r = 0; r < rows; ++r) {
         const size_t first = slice * kQuerySlice;
-        table.convert(kind.operand, queries.data() + r * head_dim + first,
+        table.convert(operand, queries.data() + r * head_dim + first,
                       std::min(kQuerySlice, head_dim - first), kQuerySlice,
                       q_memory->data.get() + slice * q_slice_bytes + r * row_bytes);
       }
     options.compute = kind.operand == Operand::BF16 ? reference::ComputeType::kBf16
                                                     : reference::ComputeType::kF32;
     options.kv = reference_kv(kind.kv);
-    if (kind.operand == Operand::BF16)
-      for (float& x : queries) x = reference::round_bf16(x);
+    for (float& x : queries) x = reference::round_query(options, x);
   }
   // The tile of keys [first, first + count); row r sees keys 0 .. position(r).
   AttentionTile tile(size_t first, size_t count, std::vector<int32_t>& visible, Aligned& scratch) {
@@ -202,7 +200,9 @@ TEST_P(AttentionKernels, ShowsKeysThatAreNoNumbers) {
   for (const Kind kind : kKinds) {
     const size_t head_dim = 32, rows = 3;
     Scene scene(kernels(), kind, head_dim, 64, rows);
-    put_row(kind.kv, scene.k_memory[0].data.get(), 64, 5, 7, kPoison);
+    std::vector<float> key(scene.keys.begin() + 5 * head_dim, scene.keys.begin() + 6 * head_dim);
+    key[7] = kPoison;
+    kernels().store_k(kind.kv, key.data(), head_dim, 5, scene.k_memory[0].data.get());
     Aligned scratch(attention_scratch_bytes(64)), memory(state_floats(head_dim) * 4);
     std::vector<int32_t> visible;
     const SoftmaxState state = state_at(memory.floats());

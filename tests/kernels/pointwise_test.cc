@@ -100,12 +100,15 @@ TEST_P(Pointwise, StoresKeysAndValuesAsTheCacheHoldsThem) {
   const float nan = std::numeric_limits<float>::quiet_NaN(), inf = INFINITY;
   const float kinds[] = {1.0f,  -1.00390625f, 1.01171875f, 0.0f,  -0.0f, 1e-40f, -1e-40f, 3e-6f,
                          1e-6f, 65519.0f,     65520.0f,    3e38f, inf,   -inf,   nan,     -0.3f};
-  for (const Format format : {Format::F32, Format::F16, Format::BF16})
+  for (const Format format : {Format::F32, Format::F16, Format::BF16, Format::INT8})
     for (const size_t head_dim : {2, 16, 38}) {
-      const auto value = [&](size_t slot, size_t d) { return kinds[(slot * 7 + d * 5) % 16]; };
-      const size_t k_bytes = 4 * panel_bytes(format, head_dim);
-      const size_t width = (head_dim + 15) / 16 * 16;
-      const size_t bytes = k_bytes + width / 16 * panel_bytes(format, kBlockTokens);
+      // int8 is kept to what a weight may be; what is not finite has a scale that is not either.
+      const auto value = [&](size_t slot, size_t d) {
+        const float x = kinds[(slot * 7 + d * 5) % 16];
+        return format != Format::INT8 || std::abs(x) < 1e5f ? x : 0.7f;
+      };
+      const size_t k_bytes = k_block_bytes(format, head_dim);
+      const size_t bytes = k_bytes + v_block_bytes(format, head_dim);
       std::vector<std::byte> block(bytes + 64), expected(bytes);
       auto* k = reinterpret_cast<std::byte*>((reinterpret_cast<uintptr_t>(block.data()) + 63) &
                                              ~uintptr_t{63});
@@ -113,11 +116,9 @@ TEST_P(Pointwise, StoresKeysAndValuesAsTheCacheHoldsThem) {
       for (size_t i = 0; i < kBlockTokens; ++i) {
         const size_t slot = (i * 37 + 5) % kBlockTokens;
         std::vector<float> row(head_dim);
-        for (size_t d = 0; d < head_dim; ++d) {
-          row[d] = value(slot, d);
-          put_row(format, expected.data(), kBlockTokens, slot, d, row[d]);
-          put_row(format, expected.data() + k_bytes, width, d, slot, row[d]);
-        }
+        for (size_t d = 0; d < head_dim; ++d) row[d] = value(slot, d);
+        put_key(format, expected.data(), slot, row);
+        put_value(format, expected.data() + k_bytes, slot, row);
         kernels().store_k(format, row.data(), head_dim, slot, k);
         kernels().store_v(format, row.data(), head_dim, slot, k + k_bytes);
       }

@@ -63,9 +63,38 @@ void put(Format format, std::byte* panels, size_t depth, size_t output, size_t k
 }
 
 reference::KvType reference_kv(Format format) {
-  return format == Format::F32   ? reference::KvType::kF32
-         : format == Format::F16 ? reference::KvType::kF16
-                                 : reference::KvType::kBf16;
+  return format == Format::F32    ? reference::KvType::kF32
+         : format == Format::F16  ? reference::KvType::kF16
+         : format == Format::INT8 ? reference::KvType::kInt8
+                                  : reference::KvType::kBf16;
+}
+
+void put_key(Format format, std::byte* block, size_t slot, std::span<const float> key) {
+  if (format != Format::INT8) {
+    for (size_t d = 0; d < key.size(); ++d) put_row(format, block, 64, slot, d, key[d]);
+    return;
+  }
+  const reference::QuantisedRow row = reference::quantise_weights_int8(key);
+  for (size_t b = 0; b < row.scales.size(); ++b) {
+    std::byte* panel = block + (4 * b + slot / 16) * (32 + 512);
+    const uint16_t scale = reference::f16_from_float(row.scales[b]);
+    std::memcpy(panel + slot % 16 * 2, &scale, 2);
+    for (size_t i = 0; i < 32; ++i)
+      panel[32 + i / 4 * 64 + slot % 16 * 4 + i % 4] = std::byte(row.codes[32 * b + i] + 128);
+  }
+}
+
+void put_value(Format format, std::byte* block, size_t slot, std::span<const float> value) {
+  const size_t width = (value.size() + 15) / 16 * 16;
+  if (format != Format::INT8) {
+    for (size_t d = 0; d < value.size(); ++d) put_row(format, block, width, d, slot, value[d]);
+    return;
+  }
+  const reference::QuantisedRow row = reference::quantise_value(value);
+  for (size_t d = 0; d < value.size(); ++d)
+    block[(slot / 32 * (width / 16) + d / 16) * 512 + slot % 32 / 4 * 64 + d % 16 * 4 + slot % 4] =
+        std::byte(row.codes[d]);
+  std::memcpy(block + 64 * width + slot * 4, row.scales.data(), 4);
 }
 
 std::string first_difference(const float* found, const float* expected, size_t count) {

@@ -7,6 +7,7 @@
 #include <cstdint>
 #include <cstring>
 #include <random>
+#include <span>
 #include <string>
 #include <vector>
 
@@ -42,6 +43,10 @@ void put_row(Format format, std::byte* rows, size_t width, size_t column, size_t
 void put(Format format, std::byte* panels, size_t depth, size_t output, size_t k, float value);
 
 reference::KvType reference_kv(Format format);
+
+/// Writes a token's key or value where a block of the KV cache has it.
+void put_key(Format format, std::byte* block, size_t slot, std::span<const float> key);
+void put_value(Format format, std::byte* block, size_t slot, std::span<const float> value);
 
 /// "element 7: 3f800000, expected 3f800001" for the first difference, or "" if all bits are equal.
 std::string first_difference(const float* found, const float* expected, size_t count);

@@ -54,12 +54,13 @@ std::vector<float> ours(const AttentionCase& c, const Inputs& in, const Arithmet
 std::vector<float> twin(const AttentionCase& c, const Inputs& in,
                         const ArithmeticOptions& options) {
   const Arithmetic a = resolve_arithmetic(options, DType::F32);
-  const bool bf16 = a.attention == Operand::BF16;
   reference::Options o;
-  o.compute = bf16 ? reference::ComputeType::kBf16 : reference::ComputeType::kF32;
-  o.kv = a.kv == Format::F32   ? reference::KvType::kF32
-         : a.kv == Format::F16 ? reference::KvType::kF16
-                               : reference::KvType::kBf16;
+  o.compute =
+      a.attention == Operand::BF16 ? reference::ComputeType::kBf16 : reference::ComputeType::kF32;
+  o.kv = a.kv == Format::F32    ? reference::KvType::kF32
+         : a.kv == Format::F16  ? reference::KvType::kF16
+         : a.kv == Format::INT8 ? reference::KvType::kInt8
+                                : reference::KvType::kBf16;
   o.attention = options.attention == AttentionType::STANDARD ? reference::AttentionType::kStandard
                                                              : reference::AttentionType::kStreaming;
   o.block_size = static_cast<int>(options.block_size);
@@ -71,10 +72,7 @@ std::vector<float> twin(const AttentionCase& c, const Inputs& in,
   for (size_t token = 0; token < c.tokens; ++token)
     for (size_t head = 0; head < c.heads; ++head) {
       const float* from = in.q.data() + (token * c.heads + head) * c.head_dim;
-      for (size_t d = 0; d < c.head_dim; ++d) {
-        q[d] = from[d] * scale;
-        if (bf16) q[d] = reference::round_bf16(q[d]);
-      }
+      for (size_t d = 0; d < c.head_dim; ++d) q[d] = reference::round_query(o, from[d] * scale);
       const size_t kv_head = head / (c.heads / c.kv_heads);
       const reference::KeyValues kv = {
           k.data() + kv_head * c.head_dim, v.data() + kv_head * c.head_dim,
@@ -116,8 +114,13 @@ std::vector<ArithmeticOptions> option_cases() {
       cases.push_back({.compute = ComputeType::F32, .attention = type, .block_size = block});
     for (const size_t block : {16, 64, 256})
       cases.push_back({.compute = ComputeType::BF16, .attention = type, .block_size = block});
-    for (const KvType kv : {KvType::F16, KvType::BF16})
+    for (const KvType kv : {KvType::F16, KvType::BF16, KvType::INT8})
       cases.push_back({.compute = ComputeType::F32, .kv = kv, .attention = type});
+    for (const size_t block : {16, 64, 256})
+      cases.push_back({.compute = ComputeType::BF16,
+                       .kv = KvType::INT8,
+                       .attention = type,
+                       .block_size = block});
   }
   return cases;
 }

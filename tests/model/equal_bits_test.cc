@@ -138,6 +138,8 @@ const BitsCase kCases[] = {
     {"yarn-bf16", {.weights = WeightType::INT4}},
     {"head128-long-bf16", {.block_size = 16}},
     {"bias-f32", {.kv = KvType::F16}},
+    {"wide-heads-sharded-f16", {.compute = ComputeType::BF16, .kv = KvType::INT8}},
+    {"odd-mha-f32", {.kv = KvType::INT8, .attention = AttentionType::STANDARD}},
 };
 INSTANTIATE_TEST_SUITE_P(Golden, EqualBits, testing::ValuesIn(kCases), case_name);
 

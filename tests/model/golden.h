@@ -82,9 +82,10 @@ inline reference::Options twin_options(const Arithmetic& a) {
   }
   options.compute =
       a.attention == Operand::BF16 ? reference::ComputeType::kBf16 : reference::ComputeType::kF32;
-  options.kv = a.kv == Format::F32   ? reference::KvType::kF32
-               : a.kv == Format::F16 ? reference::KvType::kF16
-                                     : reference::KvType::kBf16;
+  options.kv = a.kv == Format::F32    ? reference::KvType::kF32
+               : a.kv == Format::F16  ? reference::KvType::kF16
+               : a.kv == Format::INT8 ? reference::KvType::kInt8
+                                      : reference::KvType::kBf16;
   options.attention = a.attention_type == AttentionType::STANDARD
                           ? reference::AttentionType::kStandard
                           : reference::AttentionType::kStreaming;

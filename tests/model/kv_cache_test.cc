@@ -95,9 +95,26 @@ class KvFormats : public testing::TestWithParam<Format> {
   static constexpr size_t kHeadDim = 20;
   ModelConfig config_ = small_config();
 
+  // Of K (64 wide) the columns are tokens, of V dimensions.
+  static float int8_at(const std::byte* rows, size_t width, size_t column, size_t k) {
+    if (width == kBlockTokens) {
+      const std::byte* panel = rows + (k / 32 * 4 + column / 16) * 544;
+      uint16_t scale;
+      std::memcpy(&scale, panel + column % 16 * 2, 2);
+      const auto code = std::to_integer<int>(panel[32 + k % 32 / 4 * 64 + column % 16 * 4 + k % 4]);
+      return f16_to_float(scale) * static_cast<float>(code - 128);
+    }
+    float scale;
+    std::memcpy(&scale, rows + kBlockTokens * width + k * 4, 4);
+    const std::byte code = rows[(k / 32 * (width / 16) + column / 16) * 512 + k % 32 / 4 * 64 +
+                                column % 16 * 4 + k % 4];
+    return scale * static_cast<float>(static_cast<int8_t>(code));
+  }
+
   // What the kernels' contract says stands in column `column` of row k; rows are `width` wide.
   float at(const std::byte* rows, size_t width, size_t column, size_t k) const {
     const auto* halves = reinterpret_cast<const uint16_t*>(rows);
+    if (GetParam() == Format::INT8) return int8_at(rows, width, column, k);
     if (GetParam() == Format::F32) return reinterpret_cast<const float*>(rows)[k * width + column];
     if (GetParam() == Format::F16) return f16_to_float(halves[k * width + column]);
     return bf16_to_float(halves[(k / 2 * width + column) * 2 + k % 2]);
@@ -122,8 +139,10 @@ TEST_P(KvFormats, StoresWhatKernelsRead) {
   for (size_t slot = 0; slot < kBlockTokens; ++slot)
     for (size_t d = 0; d < kHeadDim; ++d) {
       const float x = rounded(static_cast<float>(slot) + 0.03125f * static_cast<float>(d / 4));
-      EXPECT_EQ(at(cache.k(block, 2, 1), kBlockTokens, slot, d), x);
-      EXPECT_EQ(at(cache.v(block, 2, 1), 32, d, slot), -x);
+      // Half a step of 1/127 of the largest value, and the rounding of its scale to f16.
+      const float off = GetParam() == Format::INT8 ? x * (0.5f / 127 + 0x1p-11f) + 1e-3f : 0.0f;
+      EXPECT_NEAR(at(cache.k(block, 2, 1), kBlockTokens, slot, d), x, off);
+      EXPECT_NEAR(at(cache.v(block, 2, 1), 32, d, slot), -x, off);
     }
   // Its neighbours were not touched.
   const size_t head_bytes = KvCache::block_bytes(config_, GetParam()) / 6;
@@ -153,15 +172,19 @@ TEST_P(KvFormats, TruncatingClearsTheRestOfABlock) {
         for (size_t d = 0; d < kHeadDim; ++d) {
           const float k = at(cache.k(block, layer, head), kBlockTokens, slot, d);
           const float v = at(cache.v(block, layer, head), 32, d, slot);
-          ASSERT_EQ(slot < 37, std::isnan(k));
-          ASSERT_EQ(slot < 37, std::isnan(v));
+          ASSERT_EQ(slot >= 37, k == 0);
+          ASSERT_EQ(slot >= 37, v == 0);
         }
 }
 
 std::string format_name(const testing::TestParamInfo<Format>& test) {
-  return test.param == Format::F32 ? "f32" : test.param == Format::F16 ? "f16" : "bf16";
+  return test.param == Format::F32    ? "f32"
+         : test.param == Format::F16  ? "f16"
+         : test.param == Format::BF16 ? "bf16"
+                                      : "int8";
 }
-INSTANTIATE_TEST_SUITE_P(All, KvFormats, testing::Values(Format::F32, Format::F16, Format::BF16),
+INSTANTIATE_TEST_SUITE_P(All, KvFormats,
+                         testing::Values(Format::F32, Format::F16, Format::BF16, Format::INT8),
                          format_name);
 
 }  // namespace

@@ -56,8 +56,9 @@ std::vector<TwinCase> twin_cases() {
           {folder,
            {.weights = weights,
             .compute = weights == WeightType::BF16 ? ComputeType::F32 : ComputeType::BF16}});
-    for (const KvType kv : {KvType::F16, KvType::BF16})
+    for (const KvType kv : {KvType::F16, KvType::BF16, KvType::INT8})
       cases.push_back({folder, {.compute = ComputeType::F32, .kv = kv}});
+    cases.push_back({folder, {.compute = ComputeType::BF16, .kv = KvType::INT8}});
     cases.push_back({folder, {.weights = WeightType::INT8, .compute = ComputeType::F32}});
     for (const ComputeType compute : {ComputeType::F32, ComputeType::BF16})
       cases.push_back({folder, {.compute = compute, .attention = AttentionType::STANDARD}});

@@ -88,6 +88,10 @@ float round_kv(KvType type, float value) {
   if (type == KvType::kBf16) return round_bf16(value);
   return type == KvType::kF16 ? round_f16(value) : value;
 }
+float round_query(const Options& options, float value) {
+  const bool rounded = options.compute == ComputeType::kBf16 && options.kv != KvType::kInt8;
+  return rounded ? round_bf16(value) : value;
+}
 
 // ---- 3. exp2 and exp --------------------------------------------------------------------------
 float exp2(float x) {
@@ -424,6 +428,21 @@ QuantisedRow quantise_activations(std::span<const float> x) {
       const float scaled = v * inverse;
       out.codes.push_back(usable ? static_cast<int8_t>(std::nearbyint(scaled)) : int8_t{0});
     }
+  }
+  return out;
+}
+
+QuantisedRow quantise_value(std::span<const float> row) {
+  const FlushSubnormals flush;
+  float amax = 0.0f;
+  for (size_t b = 0; b < block_count(row); ++b)
+    amax = std::max(amax, largest_magnitude(take_block(row, b)));
+  const float inverse = 127.0f / amax;
+  const bool usable = std::isfinite(inverse) && inverse > 0.0f;
+  QuantisedRow out{{amax / 127.0f}, {}};
+  for (const float v : row) {
+    const float scaled = v * inverse;
+    out.codes.push_back(usable ? static_cast<int8_t>(std::nearbyint(scaled)) : int8_t{0});
   }
   return out;
 }

@@ -13,7 +13,7 @@ namespace rill::reference {
 
 enum class WeightType { kBf16, kF16, kF32, kInt8, kInt4 };
 enum class ComputeType { kF32, kBf16 };
-enum class KvType { kF16, kBf16, kF32 };
+enum class KvType { kF16, kBf16, kF32, kInt8 };
 enum class AttentionType { kStandard, kStreaming };
 
 // The options that change the maths, resolved: `auto` is the caller's business.
@@ -44,7 +44,9 @@ float float_from_bf16(uint16_t bits);
 float float_from_f16(uint16_t bits);
 float round_bf16(float value);
 float round_f16(float value);
-float round_kv(KvType type, float value);
+float round_kv(KvType type, float value);  // int8: as it is, quantised where it is read
+// What scores take of a scaled query: under bf16 compute rounded, but not against int8 keys.
+float round_query(const Options& options, float value);
 
 // Single precision (section 3).
 float exp2(float x);
@@ -95,6 +97,8 @@ struct QuantisedRow {
 };
 QuantisedRow quantise_activations(std::span<const float> x);
 QuantisedRow quantise_weights_int8(std::span<const float> row);
+// A value of the int8 KV cache: one scale for the whole row.
+QuantisedRow quantise_value(std::span<const float> row);
 QuantisedRow quantise_weights_int4(std::span<const float> row);
 
 // A weight matrix as a product reads it. k-major, so that the loop over outputs is innermost and
@@ -133,7 +137,8 @@ struct SoftmaxState {
 SoftmaxState merge(const SoftmaxState& earlier, const SoftmaxState& later);
 
 // One query head against one KV head: keys and values are [tokens][stride] floats holding what the
-// cache stores, of which the first head_dim of a row are read; the query sees keys 0 .. position.
+// cache stores (int8: what it quantises), of which the first head_dim of a row are read; the query
+// sees keys 0 .. position.
 struct KeyValues {
   const float* keys = nullptr;
   const float* values = nullptr;
@@ -143,7 +148,7 @@ struct KeyValues {
 SoftmaxState block_state(const Options& options, std::span<const float> q, const KeyValues& kv,
                          int64_t block, int64_t position);
 int stripe_of_block(int64_t block, int block_size);
-// q is normed, rotated, scaled and (bf16 compute) rounded. Returns O / l, fp32, [head_dim].
+// q is normed, rotated, scaled and went through round_query. Returns O / l, fp32, [head_dim].
 std::vector<float> attention(const Options& options, std::span<const float> q, const KeyValues& kv,
                              int64_t position);
 

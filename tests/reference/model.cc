@@ -121,10 +121,7 @@ std::vector<float> Model::attend(const Layer& layer, Sequence& sequence, size_t 
   const float scale = query_scale(static_cast<int>(d));
   for (int64_t h = 0; h < config_.heads; ++h) {
     std::vector<float> query = head_of(q, h, layer.q_norm, rope);
-    for (float& x : query) {
-      x = x * scale;
-      if (options_.compute == ComputeType::kBf16) x = round_bf16(x);
-    }
+    for (float& x : query) x = round_query(options_, x * scale);
     const int64_t start = h / group * d;
     const KeyValues kv{keys.data() + start, values.data() + start, config_.kv_heads * d,
                        static_cast<int>(d)};

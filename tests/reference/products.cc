@@ -152,9 +152,25 @@ namespace {
 
 constexpr int kStripes = 64;
 
+// Codes against codes: an exact sum per block of 32, then one fma.
+float int8_score(std::span<const float> q, const float* key) {
+  const QuantisedRow query = quantise_activations(q);
+  const QuantisedRow kept = quantise_weights_int8({key, q.size()});
+  float acc = 0.0f;
+  for (size_t block = 0; block < query.scales.size(); ++block) {
+    int32_t dot = 0;
+    for (size_t i = block * kQuantBlock; i < (block + 1) * kQuantBlock; ++i)
+      dot += int32_t{query.codes[i]} * kept.codes[i];
+    const float scale = kept.scales[block] * query.scales[block];
+    acc = std::fmaf(scale, static_cast<float>(dot), acc);
+  }
+  return acc;
+}
+
 // One score: d ascending, or pairs with the odd element first. head_dim is even.
-float score(ComputeType compute, std::span<const float> q, const float* key) {
-  const int odd_first = compute == ComputeType::kBf16 ? 1 : 0;
+float score(const Options& options, std::span<const float> q, const float* key) {
+  if (options.kv == KvType::kInt8) return int8_score(q, key);
+  const int odd_first = options.compute == ComputeType::kBf16 ? 1 : 0;
   float acc = 0.0f;
   for (size_t d = 0; d < q.size(); d += 2) {
     acc = std::fmaf(key[d + odd_first], q[d + odd_first], acc);
@@ -163,27 +179,61 @@ float score(ComputeType compute, std::span<const float> q, const float* key) {
   return acc;
 }
 
-float weight_of(ComputeType compute, float s, float m) {
+// What l adds. int8 values are multiplied with something else.
+float weight_of(const Options& options, float s, float m) {
   const float difference = s - m;
   const float p = exp2(difference);
-  return compute == ComputeType::kBf16 ? round_bf16(p) : p;
+  return options.compute == ComputeType::kBf16 && options.kv != KvType::kInt8 ? round_bf16(p) : p;
+}
+
+// int8: the keys [first, first + p.size()), which are of one run of 32.
+void accumulate_codes(const KeyValues& kv, int64_t first, std::span<const float> p,
+                      SoftmaxState& state) {
+  std::vector<QuantisedRow> values;
+  std::vector<float> weights;
+  float top = 0.0f;
+  for (size_t j = 0; j < p.size(); ++j) {
+    values.push_back(
+        quantise_value({kv.values + (first + j) * kv.stride, static_cast<size_t>(kv.head_dim)}));
+    weights.push_back(p[j] * values[j].scales[0]);
+    top = std::max(top, weights[j]);
+  }
+  const float inverse = 32767.0f / top, scale = top / 32767.0f;
+  const bool usable = std::isfinite(inverse) && inverse > 0.0f;
+  for (int d = 0; d < kv.head_dim; ++d) {
+    int64_t sum = 0;
+    for (size_t j = 0; j < p.size(); ++j) {
+      const float code = usable ? weights[j] * inverse : 0.0f;
+      sum += static_cast<int64_t>(std::nearbyint(code)) * values[j].codes[d];
+    }
+    state.o[d] = std::fmaf(scale, static_cast<float>(sum), state.o[d]);
+  }
 }
 
 // Continues the chains of l and O over the keys of one block; p[j] belongs to key first + j.
-void accumulate(ComputeType compute, const KeyValues& kv, int64_t first, std::span<const float> p,
-                SoftmaxState& state) {
+void accumulate(const Options& options, const KeyValues& kv, int64_t first,
+                std::span<const float> p, SoftmaxState& state) {
   for (size_t j = 0; j < p.size(); ++j) {
     float& lane = state.l[(first + j) % kLanes];
     lane = lane + p[j];
+  }
+  if (options.kv == KvType::kInt8) {
+    for (size_t j = 0; j < p.size();) {
+      const size_t run = std::min<size_t>(p.size() - j, 32 - (first + j) % 32);
+      accumulate_codes(kv, first + static_cast<int64_t>(j), p.subspan(j, run), state);
+      j += run;
+    }
+    return;
   }
   const auto add_key = [&](size_t j) {
     if (j >= p.size()) return;  // masked: p is +0
     const float* value = kv.values + (first + j) * kv.stride;
     for (int d = 0; d < kv.head_dim; ++d) state.o[d] = std::fmaf(value[d], p[j], state.o[d]);
   };
+  const bool odd_first = options.compute == ComputeType::kBf16;
   for (size_t j = 0; j < p.size(); j += 2) {  // first is even
-    add_key(compute == ComputeType::kBf16 ? j + 1 : j);
-    add_key(compute == ComputeType::kBf16 ? j : j + 1);
+    add_key(odd_first ? j + 1 : j);
+    add_key(odd_first ? j : j + 1);
   }
 }
 
@@ -230,18 +280,19 @@ std::vector<float> streaming(const Options& options, std::span<const float> q, c
 std::vector<float> standard(const Options& options, std::span<const float> q, const KeyValues& kv,
                             int64_t position) {
   std::vector<float> p(position + 1);
-  for (int64_t j = 0; j <= position; ++j) p[j] = score(options.compute, q, kv.keys + j * kv.stride);
+  for (int64_t j = 0; j <= position; ++j) p[j] = score(options, q, kv.keys + j * kv.stride);
   const float m = *std::max_element(p.begin(), p.end());
-  for (float& s : p) s = weight_of(options.compute, s, m);
+  for (float& s : p) s = weight_of(options, s, m);
   Stripes stripes(kStripes);
-  for (int64_t first = 0; first <= position; first += options.block_size) {
-    const int64_t count = std::min<int64_t>(options.block_size, position + 1 - first);
+  const int64_t step = std::max(64, options.block_size);  // of a stripe; int8 has runs of 32 keys
+  for (int64_t first = 0; first <= position; first += step) {
+    const int64_t count = std::min<int64_t>(step, position + 1 - first);
     SoftmaxState& stripe = stripes[stripe_of_block(first / options.block_size, options.block_size)];
     if (stripe.empty) {
       stripe.empty = false;
       stripe.o.assign(kv.head_dim, 0.0f);
     }
-    accumulate(options.compute, kv, first, std::span(p).subspan(first, count), stripe);
+    accumulate(options, kv, first, std::span(p).subspan(first, count), stripe);
   }
   for (SoftmaxState& stripe : stripes) clear_negative_zero(stripe);
   return finish(join_stripes(stripes, add_states));
@@ -278,13 +329,13 @@ SoftmaxState block_state(const Options& options, std::span<const float> q, const
   if (first > position) return state;
   std::vector<float> p(std::min<int64_t>(options.block_size, position + 1 - first));
   for (size_t j = 0; j < p.size(); ++j) {
-    p[j] = score(options.compute, q, kv.keys + (first + j) * kv.stride);
+    p[j] = score(options, q, kv.keys + (first + j) * kv.stride);
   }
   state.empty = false;
   state.m = *std::max_element(p.begin(), p.end());
-  for (float& s : p) s = weight_of(options.compute, s, state.m);
+  for (float& s : p) s = weight_of(options, s, state.m);
   state.o.assign(kv.head_dim, 0.0f);
-  accumulate(options.compute, kv, first, p, state);
+  accumulate(options, kv, first, p, state);
   clear_negative_zero(state);
   return state;
 }
