@@ -6,6 +6,7 @@
 #include <algorithm>
 #include <cstdlib>
 #include <exception>
+#include <utility>
 
 #include "base/error.h"
 #include "base/topology.h"
@@ -32,6 +33,28 @@ Range Worker::share(size_t n, size_t unit) const {
           std::min(n, units * (index + 1) / count * unit)};
 }
 
+// Binds the calling thread for a region. OpenMP's own threads stay bound; the one that calls run()
+// is the program's, and gets its mask back.
+class Team::Bound {
+ public:
+  explicit Bound(const Team& team) {
+    if (team.placement_.threads.empty()) return;
+    const auto index = static_cast<size_t>(omp_get_thread_num());
+    const std::vector<int>& wanted = team.placement_.threads[index].processors;
+    if (wanted.empty()) return;
+    std::vector<int> before = bound_processors();
+    if (before != wanted && bind_to(wanted) && index == 0) before_ = std::move(before);
+  }
+  Bound(const Bound&) = delete;
+  Bound& operator=(const Bound&) = delete;
+  ~Bound() {
+    if (!before_.empty()) bind_to(before_);
+  }
+
+ private:
+  std::vector<int> before_;
+};
+
 Team::Team(int threads) {
   constexpr int kMostThreads = 1024;
   if (threads < 0 || threads > kMostThreads)
@@ -45,6 +68,20 @@ Team::Team(int threads) {
   remainders_ = std::make_unique<Remainder[]>(static_cast<size_t>(size_));
 }
 
+void Team::place(Placement placement) {
+  placement_ = std::move(placement);
+  mates_.clear();
+  for (size_t node = 0; node < placement_.parts(); ++node)
+    mates_.push_back(placement_.threads_of(node, static_cast<size_t>(size_)));
+}
+
+std::vector<std::vector<int>> Team::bound_by_user() {
+  if (omp_get_proc_bind() == omp_proc_bind_false) return {};
+  std::vector<std::vector<int>> bound(static_cast<size_t>(size_));
+  run([&](Worker& worker) { bound[static_cast<size_t>(worker.index())] = bound_processors(); });
+  return bound;
+}
+
 void Team::run(const std::function<void(Worker&)>& body) {
   std::exception_ptr error;
   std::atomic<bool> failed{false};
@@ -54,7 +91,13 @@ void Team::run(const std::function<void(Worker&)>& body) {
     if (omp_get_num_threads() != size_) {
       if (omp_get_thread_num() == 0) failed.store(true);
     } else {
-      Worker worker(omp_get_thread_num(), size_, *barrier_, remainders_.get());
+      const Bound bound(*this);
+      const int index = omp_get_thread_num();
+      Worker worker(index, size_, *barrier_, remainders_.get());
+      if (!placement_.threads.empty()) {
+        const size_t node = placement_.threads[static_cast<size_t>(index)].node;
+        worker.stand(node, mates_[node]);
+      }
       try {
         body(worker);
       } catch (...) {

@@ -7,15 +7,13 @@
 #include <cstdint>
 #include <functional>
 #include <memory>
+#include <vector>
 
+#include "base/numa.h"
 #include "base/phase_clock.h"
+#include "base/range.h"
 
 namespace rill {
-
-/// A contiguous share [begin, end) of some indices.
-struct Range {
-  size_t begin, end;
-};
 
 /// Meets `count` threads: spins for some ten microseconds, then parks. Where spinning was in vain
 /// (another program holds a core, or there are more threads than cores) it is cut short, and grows
@@ -108,8 +106,19 @@ class Worker {
  public:
   /// `remainders` [count]: for deal().
   Worker(int index, int count, Barrier& barrier, Remainder* remainders = nullptr)
-      : index_(index), count_(count), barrier_(&barrier), remainders_(remainders) {}
+      : index_(index),
+        count_(count),
+        barrier_(&barrier),
+        remainders_(remainders),
+        mates_{0, static_cast<size_t>(count)} {}
   int index() const { return index_; }
+  /// The NUMA node whose memory this thread is to read, counted from 0 among those that the team is
+  /// placed on, and the threads there.
+  size_t node() const { return node_; }
+  void stand(size_t node, Range mates) {
+    node_ = node;
+    mates_ = mates;
+  }
   int count() const { return count_; }
   bool first() const { return index_ == 0; }
   void barrier() {
@@ -132,9 +141,9 @@ class Worker {
   /// gets the same share each time, so what it touched first stays on its NUMA node.
   Range share(size_t n, size_t unit = 1) const;
   /// Calls body(range) for pieces of whole units that together are this thread's share of `n`; when
-  /// they are done, for what others have not begun: nobody waits long for a thread whose core is
-  /// slower, or busy with another program. Every thread of the team calls this with the same
-  /// arguments, and a barrier stands between two calls.
+  /// they are done, for what others have not begun, first those on the same NUMA node: nobody waits
+  /// long for a thread whose core is slower, or busy with another program. Every thread of the team
+  /// calls this with the same arguments, and a barrier stands between two calls.
   template <class Body>
   void deal(size_t n, size_t unit, const Body& body);
 
@@ -142,6 +151,8 @@ class Worker {
   int index_, count_;
   Barrier* barrier_;
   Remainder* remainders_;
+  size_t node_ = 0;
+  Range mates_;
   PhaseClock* clock_ = nullptr;
 };
 
@@ -161,8 +172,12 @@ void Worker::deal(size_t n, size_t unit, const Body& body) {
   Range taken{};
   remainders_[index].open({units * index / count, units * (index + 1) / count});
   while (remainders_[index].take_front(kOwnPart, taken)) run(taken);
-  for (size_t i = 1; i < count; ++i)
-    while (remainders_[(index + i) % count].take_back(kOthersPart, taken)) run(taken);
+  const auto help = [&](size_t other) {
+    while (remainders_[other].take_back(kOthersPart, taken)) run(taken);
+  };
+  const size_t mates = mates_.end - mates_.begin;
+  for (size_t i = 1; i < mates; ++i) help(mates_.begin + (index - mates_.begin + i) % mates);
+  for (size_t i = 0; i < count - mates; ++i) help((mates_.end + i) % count);
 }
 
 /// Deals task indices to whichever thread is free. Reset by one thread before a barrier.
@@ -175,7 +190,7 @@ class TaskCounter {
   alignas(64) std::atomic<size_t> next_{0};
 };
 
-/// A team of OpenMP threads (OMP_PLACES and OMP_PROC_BIND place them).
+/// A team of OpenMP threads, placed by place(), or by OMP_PLACES and OMP_PROC_BIND.
 class Team {
  public:
   /// `threads` 0: as OMP_NUM_THREADS says, else one per core that the affinity mask and the cgroup
@@ -183,12 +198,22 @@ class Team {
   explicit Team(int threads = 0);
   int size() const { return size_; }
 
+  /// From now on threads run where `placement` says. It has a place for each thread, or none.
+  void place(Placement placement);
+  const Placement& placement() const { return placement_; }
+  /// Of each thread the processors that it may run on, if OMP_PROC_BIND and the like bind threads;
+  /// else nothing.
+  std::vector<std::vector<int>> bound_by_user();
+
   /// Runs `body` once on every thread. An exception of a body that passes no barrier is rethrown
   /// here; a body that passes barriers must not throw.
   void run(const std::function<void(Worker&)>& body);
 
  private:
+  class Bound;
   int size_;
+  Placement placement_;
+  std::vector<Range> mates_;  // [nodes]
   std::unique_ptr<Barrier> barrier_;
   std::unique_ptr<Remainder[]> remainders_;  // [size_]
 };
