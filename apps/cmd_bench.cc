@@ -74,7 +74,8 @@ class ThreadRun {
                          model_->team.size(),
                          options_.common.load_options().session.chunk,
                          model_->ranks.tp().size(),
-                         model_->ranks.sp().size()};
+                         model_->ranks.sp().size(),
+                         model_->team.placement().describe()};
     BenchRunner runner(*model_, model_->arithmetic, model_->runtime(), model_->session,
                        options_.fill ? Fill::RANDOM : Fill::COMPUTED);
     show_status("measuring the ceilings");
@@ -217,6 +218,7 @@ void add_bench_command(Program& program) {
                    "draw each operation's speed under the ceilings (an SVG, with gnuplot)")
       ->type_name("FILE.svg");
   add_arithmetic_options(*command, options->common);
+  add_numa_option(*command, options->common.numa);
   add_chunk_option(*command, options->common);
   add_rank_options(program, *command, options->common, &options->shape);
 }

@@ -7,11 +7,13 @@
 #include <tuple>
 
 #include "commands.h"
+#include "common_options.h"
 #include "engine/bench_attention.h"
 #include "engine/bench_plot.h"
 #include "engine/bench_report.h"
 #include "engine/bench_values.h"
 #include "engine/loaded_model.h"
+#include "engine/rank_team.h"
 #include "gnuplot.h"
 #include "model/arithmetic.h"
 
@@ -23,6 +25,7 @@ struct AttentionOptions {
   std::string types = "standard,streaming";
   AttentionLayer layer = {.kv_heads = 0};  // 0: the usual for the heads
   ArithmeticOptions arithmetic;
+  NumaPolicy numa = NumaPolicy::AUTO;
   size_t repetitions = 3;
   ReportFormat format = ReportFormat::MD;
   std::string plot;
@@ -131,7 +134,7 @@ class AttentionRuns {
     Communicator& world = *options.world;
     for (const Method& method : methods) {
       auto& team = teams_[method.threads];
-      if (!team) team = std::make_unique<Team>(method.threads);
+      if (!team) team = std::make_unique<Team>(make_team(world, method.threads, options.numa));
       Group& group = groups_[method.ranks];
       if (group.members) continue;
       group.members = world.split(world.rank() < method.ranks ? 0 : 1);
@@ -246,6 +249,7 @@ void add_bench_attention_command(Program& program) {
          "auto, f32 or bf16 (default auto: bf16)");
   parsed("--kv", options->arithmetic.kv, parse_kv_type,
          "type of the KV cache: auto, int8, f16, bf16 or f32 (default auto: as --compute)");
+  add_numa_option(*command, options->numa);
   command
       ->add_option_function<std::string>(
           "-o,--output",

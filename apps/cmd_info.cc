@@ -5,9 +5,11 @@
 #include <memory>
 #include <sstream>
 
+#include "base/numa.h"
 #include "commands.h"
 #include "common_options.h"
 #include "engine/memory_plan.h"
+#include "engine/rank_team.h"
 #include "model/checkpoint.h"
 #include "model/config.h"
 
@@ -70,6 +72,14 @@ void describe_tensors(std::ostream& out, const Checkpoint& checkpoint, bool all)
   }
 }
 
+/// Where one process of all cores would be placed here.
+void describe_machine(std::ostream& out, const CommonOptions& options) {
+  const Team team = make_team(Ranks::single().world(), options.threads, options.numa);
+  out << "  " << std::left << std::setw(24) << "this machine" << read_machine().describe() << "\n"
+      << "  " << std::setw(24) << "placement" << team.size() << " threads; "
+      << team.placement().describe() << "\n";
+}
+
 int run_info(const InfoOptions& options) {
   const ModelConfig config = ModelConfig::load(options.common.model);
   const Checkpoint checkpoint = Checkpoint::open(options.common.model);
@@ -77,6 +87,7 @@ int run_info(const InfoOptions& options) {
   text << options.common.model << "\n";
   describe_config(text, config);
   describe_tensors(text, checkpoint, options.tensors);
+  describe_machine(text, options.common);
   print(text.str());
   checkpoint.check(config);  // after printing: what is there helps to understand what is wrong
   return 0;
@@ -90,6 +101,7 @@ void add_info_command(Program& program) {
       add_command(program, "info", "tell what a checkpoint is",
                   "rill info models/rill-demo --tensors", [options] { return run_info(*options); });
   add_model_option(*command, options->common);
+  add_thread_option(*command, options->common);
   command->add_flag("--tensors", options->tensors, "list every tensor with its type and shape");
 }
 

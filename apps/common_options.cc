@@ -46,6 +46,7 @@ LoadOptions CommonOptions::load_options() const {
   LoadOptions load;
   load.arithmetic = arithmetic;
   load.threads = threads;
+  load.numa = numa;
   load.isa = isa;
   if (chunk != 0) load.session.chunk = chunk;
   load.session.context = context;
@@ -87,7 +88,16 @@ void add_arithmetic_options(CLI::App& command, CommonOptions& options, Attention
       ->group(kMachineGroup);
 }
 
+void add_numa_option(CLI::App& command, NumaPolicy& policy) {
+  add_parsed(command, "--numa", policy, parse_numa_policy,
+             "on a machine of several memories: auto (threads, weights and KV by node; the "
+             "default), off (nothing placed) or interleave (weights and KV over the nodes in turn)")
+      ->type_name("auto|off|interleave")
+      ->group(kMachineGroup);
+}
+
 void add_thread_option(CLI::App& command, CommonOptions& options) {
+  add_numa_option(command, options.numa);
   command
       .add_option("--threads", options.threads,
                   "threads (default: $OMP_NUM_THREADS, else the cores left to this process)")
@@ -156,9 +166,11 @@ std::string describe_ranks(const Ranks& ranks) {
 }
 
 std::string describe_run(const LoadedModel& model) {
+  const Placement& placement = model.team.placement();
+  const bool usual = placement.policy == NumaPolicy::AUTO && placement.nodes.size() < 2;
   return describe(model.arithmetic) + "; isa " + model.kernels.name + ", " +
          std::to_string(model.team.size()) + (model.team.size() == 1 ? " thread" : " threads") +
-         describe_ranks(model.ranks);
+         describe_ranks(model.ranks) + (usual ? "" : "; " + placement.describe());
 }
 
 }  // namespace rill::apps

@@ -16,8 +16,9 @@ namespace rill::apps {
 struct CommonOptions {
   std::string model;
   ArithmeticOptions arithmetic;
-  std::string isa;     // "": RILL_ISA, else the best
-  int threads = 0;     // 0: all cores that this process may use
+  std::string isa;  // "": RILL_ISA, else the best
+  int threads = 0;  // 0: all cores that this process may use
+  NumaPolicy numa = NumaPolicy::AUTO;
   size_t chunk = 0;    // 0: the default of LoadOptions
   size_t context = 0;  // 0: chosen by the engine
   RankOptions ranks;
@@ -34,7 +35,10 @@ void add_model_option(CLI::App& command, CommonOptions& options);
 void add_arithmetic_options(CLI::App& command, CommonOptions& options,
                             AttentionType attention = AttentionType::STREAMING);
 
-/// --threads --chunk (without --chunk where a command has its own meaning for it).
+/// --numa
+void add_numa_option(CLI::App& command, NumaPolicy& policy);
+
+/// --threads --numa; --chunk (by itself where a command has its own meaning for either).
 void add_thread_option(CLI::App& command, CommonOptions& options);
 void add_chunk_option(CLI::App& command, CommonOptions& options);
 /// --ctx

@@ -4,7 +4,7 @@
 #   tools/install-deps.sh [--check] [build] [ranks] [tools] [plots] [slurm] [mpich]
 # build: what compiling and testing take (the default). tools: clang with its sanitizers, libFuzzer
 # and OpenMP, clang-format, and shellcheck. ranks: MPI, to run one model on several processes or
-# machines. plots: gnuplot, which draws what benchmarks measured. slurm: what
+# machines, and hwloc, which knows the memories of a machine. plots: gnuplot, which draws what benchmarks measured. slurm: what
 # cluster/local-slurm.sh starts. mpich: the other MPI, to test with it. --check: install nothing,
 # only say what is missing.
 # Silent when nothing is missing. Exit status 0: all there; 1: something is missing.
@@ -128,6 +128,7 @@ find_missing() {
       ranks)
         need libopenmpi-dev has mpicxx
         need openmpi-bin has mpirun
+        [ -z "$(compiler)" ] || need libhwloc-dev has_header hwloc.h
         ;;
       plots) need gnuplot-nox has gnuplot ;;
       slurm)

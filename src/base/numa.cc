@@ -103,6 +103,8 @@ Range Placement::threads_of(size_t node, size_t count) const {
 
 std::string Placement::describe() const {
   if (policy == NumaPolicy::OFF) return "nothing placed (--numa off)";
+  if (nodes.size() == 1 && !threads.empty())
+    return std::to_string(threads.size()) + " threads on node " + std::to_string(nodes.front());
   if (nodes.size() < 2)
     return std::string("nothing to place (--numa ") + to_string(policy) + ", one node)";
   if (policy == NumaPolicy::INTERLEAVE)
@@ -114,7 +116,7 @@ std::string Placement::describe() const {
   return "threads, weights and KV by node (" + joined(counts) + " threads)";
 }
 
-Placement place_threads(const Machine& machine, size_t threads, NumaPolicy policy) {
+Placement place_threads(const Machine& machine, size_t threads, NumaPolicy policy, bool bind) {
   Placement placement;
   placement.policy = policy;
   if (policy == NumaPolicy::OFF || threads == 0 || machine.nodes.empty()) return placement;
@@ -124,7 +126,7 @@ Placement place_threads(const Machine& machine, size_t threads, NumaPolicy polic
     const NumaNode& here = machine.nodes[node];
     if (counts[node] == 0 && !interleaved) continue;
     placement.nodes.push_back(here.id);
-    if (interleaved || machine.nodes.size() == 1) continue;
+    if (interleaved || (machine.nodes.size() == 1 && !bind)) continue;
     const size_t cores = here.cores.size();
     const std::vector<int> all = all_processors(here);
     for (size_t i = 0; i < counts[node]; ++i)
@@ -142,8 +144,8 @@ Placement placement_of(const Machine& machine, const std::vector<std::vector<int
   if (machine.nodes.size() < 2) return nothing;
   placement.nodes.clear();
   for (const std::vector<int>& processors : bound) {
-    const auto home = std::find_if(
-        machine.nodes.begin(), machine.nodes.end(), [&](const NumaNode& node) {
+    const auto home =
+        std::find_if(machine.nodes.begin(), machine.nodes.end(), [&](const NumaNode& node) {
           const std::vector<int> all = all_processors(node);
           return !processors.empty() &&
                  std::includes(all.begin(), all.end(), processors.begin(), processors.end());

@@ -78,8 +78,10 @@ struct Placement {
 
 /// Places `threads` threads: on each node in proportion to its cores, one to a core before any
 /// core gets a second. Threads that fill their node are bound to their cores, others to the node.
-/// On one node nothing needs placing.
-Placement place_threads(const Machine& machine, size_t threads, NumaPolicy policy);
+/// On one node nothing needs placing; but with `bind` its threads are bound to it, because they
+/// could run elsewhere as well.
+Placement place_threads(const Machine& machine, size_t threads, NumaPolicy policy,
+                        bool bind = false);
 
 /// For threads that were bound by others: each to the node that its processors (an entry of
 /// `bound`) belong to. Nothing is placed if one may run on several nodes, or if the threads of a
@@ -94,6 +96,10 @@ bool bind_to(const std::vector<int>& processors);
 /// over nodes in turn. False if the system refuses; then the first thread to touch a page decides.
 bool prefer_node(void* memory, size_t bytes, int node);
 bool interleave(void* memory, size_t bytes, const std::vector<int>& nodes);
+
+/// What `placement` says of memory that all threads read alike: with --numa interleave its pages
+/// take turns.
+void place_shared(const Placement& placement, void* memory, size_t bytes);
 
 /// The node of each 4 KiB page; negative for one that has no memory yet, or if the system does not
 /// tell.

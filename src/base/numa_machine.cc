@@ -131,6 +131,11 @@ bool interleave(void* memory, size_t bytes, const std::vector<int>& nodes) {
   return advise(memory, bytes, MPOL_INTERLEAVE, nodes);
 }
 
+void place_shared(const Placement& placement, void* memory, size_t bytes) {
+  if (placement.policy == NumaPolicy::INTERLEAVE && placement.nodes.size() > 1)
+    interleave(memory, bytes, placement.nodes);
+}
+
 std::vector<int> nodes_of_pages(const void* memory, size_t bytes) {
   const auto address = reinterpret_cast<uintptr_t>(memory) / kPage * kPage;
   const size_t count = (reinterpret_cast<uintptr_t>(memory) + bytes - address + kPage - 1) / kPage;

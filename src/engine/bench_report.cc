@@ -5,6 +5,7 @@
 #include <sstream>
 
 #include "base/error.h"
+#include "base/numa.h"
 #include "base/topology.h"
 #include "build_commit.h"
 #include "engine/bench_profile.h"
@@ -61,6 +62,18 @@ std::string ceiling_lines(const std::vector<Json>& rows) {
   return text.str();
 }
 
+/// What the threads ran on; a line for each thread count that was placed otherwise.
+std::string machine_lines(const std::vector<Json>& rows) {
+  std::string text, last;
+  for (const Json& row : rows) {
+    const std::string line = "machine: " + row["machine"].get<std::string>() + "; " +
+                             row["numa"].get<std::string>() + "\n";
+    if (line != last) text += line;
+    last = line;
+  }
+  return text;
+}
+
 std::string markdown(const std::vector<Json>& rows) {
   std::vector<std::string> names = {"model", "size", "params", "backend", "threads"};
   const bool batch = unusual(rows, "n_sequences", 1), chunk = unusual(rows, "n_batch", 512);
@@ -88,8 +101,8 @@ std::string markdown(const std::vector<Json>& rows) {
                  fixed(number("ceiling_value"), 1), fixed(number("pct_of_ceiling"), 1)});
     cells.push_back(line);
   }
-  return markdown_table(cells, 1) + "\n" + ceiling_lines(rows) + profile_tables(rows) +
-         "\nbuild: " + kBuildCommit + "\n";
+  return markdown_table(cells, 1) + "\n" + machine_lines(rows) + ceiling_lines(rows) +
+         profile_tables(rows) + "\nbuild: " + kBuildCommit + "\n";
 }
 
 }  // namespace
@@ -138,6 +151,8 @@ Json bench_row(const BenchSubject& subject, const BenchResult& result) {
            {"n_threads", subject.threads},
            {"tp", subject.tp},
            {"sp", subject.sp},
+           {"machine", read_machine().describe()},
+           {"numa", subject.numa},
            {"type_k", name_of(arithmetic.kv)},
            {"type_v", name_of(arithmetic.kv)},
            {"n_prompt", test.prompt},

@@ -2,11 +2,11 @@
 #include "engine/loaded_model.h"
 
 #include <algorithm>
-#include <cstdlib>
 
 #include "base/error.h"
 #include "base/topology.h"
 #include "engine/handshake.h"
+#include "engine/rank_team.h"
 
 namespace rill {
 namespace {
@@ -20,8 +20,8 @@ size_t memory_share(Communicator& world) {
   return share;
 }
 
-int threads_for(const LoadOptions& options) {
-  return threads_of_rank(options.ranks->world(), options.threads);
+Team team_for(const LoadOptions& options) {
+  return make_team(options.ranks->world(), options.threads, options.numa);
 }
 
 /// The sizes that all ranks must have in common.
@@ -68,13 +68,6 @@ std::pair<SessionSize, MemoryPlan> decide_session(const PlanSubject& subject,
 
 }  // namespace
 
-int threads_of_rank(const Communicator& world, int wanted) {
-  const int ranks = world.ranks_here();
-  const bool said = wanted > 0 || std::getenv("OMP_NUM_THREADS");
-  if (said || ranks * affinity_cores() <= machine_cores()) return wanted;
-  return std::max(1, available_cores() / ranks);
-}
-
 BlockScope block_scope(const ModelConfig& config, const SessionSize& session) {
   return {config.head_dim, choose_context(config, session.context, config.max_position_embeddings)};
 }
@@ -100,7 +93,7 @@ std::unique_ptr<LoadedModel> LoadedModel::load(const std::filesystem::path& fold
                                                    block_scope(config, options.session));
   shake_hands(options.ranks->world(), checkpoint, describe(arithmetic) + describe(options.session));
   const Kernels& kernels = choose_kernels(options.isa);
-  Team team(threads_for(options));
+  Team team = team_for(options);
   const auto [session, plan] =
       decide_session(subject_of(config, arithmetic, kernels, team, options), options);
   Weights weights = Weights::pack(config, arithmetic, checkpoint,
@@ -115,7 +108,7 @@ std::unique_ptr<LoadedModel> LoadedModel::random(const ModelConfig& config,
   const Arithmetic arithmetic =
       resolve_arithmetic(options.arithmetic, DType::BF16, block_scope(config, options.session));
   const Kernels& kernels = choose_kernels(options.isa);
-  Team team(threads_for(options));
+  Team team = team_for(options);
   const auto [session, plan] =
       decide_session(subject_of(config, arithmetic, kernels, team, options), options);
   Weights weights =

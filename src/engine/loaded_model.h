@@ -5,6 +5,7 @@
 #include <memory>
 #include <string>
 
+#include "base/numa.h"
 #include "base/team.h"
 #include "engine/memory_plan.h"
 #include "model/arithmetic.h"
@@ -18,6 +19,7 @@ namespace rill {
 struct LoadOptions {
   ArithmeticOptions arithmetic;
   int threads = 0;  // 0: all cores that this process may use
+  NumaPolicy numa = NumaPolicy::AUTO;
   std::string isa;  // "": RILL_ISA, else the best that this processor runs
   /// What sessions will be like: checked against memory before anything large is allocated.
   /// context 0: 4096 tokens, less if the model or the memory ends earlier.
@@ -52,10 +54,6 @@ struct LoadedModel {
   MemoryPlan plan;
   Weights weights;
 };
-
-/// Threads of this rank: `wanted`, $OMP_NUM_THREADS, or all cores left to it. Where nothing says
-/// how many, ranks that may use the same cores divide them.
-int threads_of_rank(const Communicator& world, int wanted);
 
 /// What --block-size auto goes by for a model in a session; throws as choose_context does.
 BlockScope block_scope(const ModelConfig& config, const SessionSize& session);

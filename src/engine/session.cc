@@ -11,7 +11,7 @@ Session::Session(const LoadedModel& model, const Arithmetic& arithmetic, Runtime
                  const SessionSize& size)
     : size_(size),
       cache_({model.config, model.weights.shard(), arithmetic.block_size}, arithmetic.kv,
-             size.context * size.sequences, size.sequences),
+             size.context * size.sequences, size.sequences, runtime.team.placement()),
       transformer_(model.config, arithmetic, model.weights, runtime, size.chunk, size.context) {}
 
 void Session::run(std::span<const int32_t> ids, size_t chunk, bool hidden,

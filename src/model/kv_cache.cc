@@ -55,7 +55,8 @@ void clear_v(Format format, size_t head_dim, size_t slot, std::byte* block) {
 
 }  // namespace
 
-KvCache::KvCache(const KvShape& shape, Format format, size_t tokens, size_t sequences)
+KvCache::KvCache(const KvShape& shape, Format format, size_t tokens, size_t sequences,
+                 const Placement& placement)
     : format_(format),
       shape_(shape),
       k_bytes_(k_block_bytes(format, shape.head_dim)),
@@ -63,6 +64,7 @@ KvCache::KvCache(const KvShape& shape, Format format, size_t tokens, size_t sequ
       block_bytes_(shape.layers * shape.kv_heads * head_bytes_),
       memory_(bytes(shape, format, tokens, sequences), "the KV cache"),
       dirty_(blocks_of(shape, tokens, sequences)) {
+  place_shared(placement, memory_.data(), memory_.size());
   free_.reserve(dirty_.size());
   for (size_t i = dirty_.size(); i-- > 0;) free_.push_back(static_cast<uint32_t>(i));
 }

@@ -5,6 +5,7 @@
 #include <vector>
 
 #include "base/buffer.h"
+#include "base/numa.h"
 #include "kernels/kernels.h"
 #include "model/config.h"
 #include "model/shard.h"
@@ -47,7 +48,9 @@ class KvCache {
  public:
   /// Room for `tokens` tokens in all, however they are shared among up to `sequences` sequences.
   /// Memory is reserved now and touched as blocks are used. Throws rill::Error if there is none.
-  KvCache(const KvShape& shape, Format format, size_t tokens, size_t sequences = 1);
+  /// Pages lie where `placement` says.
+  KvCache(const KvShape& shape, Format format, size_t tokens, size_t sequences = 1,
+          const Placement& placement = {});
   KvCache(const KvCache&) = delete;  // sequences hold its address
   KvCache& operator=(const KvCache&) = delete;
 

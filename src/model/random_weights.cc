@@ -59,6 +59,7 @@ Weights Weights::random(const ModelConfig& config, const Arithmetic& arithmetic,
   const Shard shard(config, runtime.ranks);
   Weights weights(shard);
   weights.memory_ = Buffer(packed_bytes(config, arithmetic, shard), "the weights");
+  place_shared(runtime.team.placement(), weights.memory_.data(), weights.memory_.size());
   weights.lay_out(config, arithmetic, weights.memory_.data());
   const auto matrix = [&](const PackedMatrix& m, bool interleaved = false) {
     random_matrix(m, runtime, next_random(seed), interleaved);

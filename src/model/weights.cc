@@ -316,6 +316,7 @@ Weights Weights::pack(const ModelConfig& config, const Arithmetic& arithmetic,
   Weights weights(shard);
   Packer packer(config, arithmetic, checkpoint, runtime, progress);  // refuses before allocating
   weights.memory_ = Buffer(packed_bytes(config, arithmetic, shard), "the weights");
+  place_shared(runtime.team.placement(), weights.memory_.data(), weights.memory_.size());
   weights.lay_out(config, arithmetic, weights.memory_.data());
   const auto table = [&](const char* name, const PackedMatrix& matrix) {
     const TensorInfo* tensor = packer.tensor(name, config.vocab_size, config.hidden_size);
