@@ -9,6 +9,7 @@
 #include "engine/bench_plot.h"
 #include "engine/bench_report.h"
 #include "engine/bench_run.h"
+#include "engine/rank_team.h"
 #include "engine/bench_values.h"
 #include "gnuplot.h"
 #include "model/config.h"
@@ -129,7 +130,7 @@ int run_comm(const BenchOptions& options, Communicator& world) {
   if (options.format != ReportFormat::MD && options.format != ReportFormat::JSON)
     throw UsageError("--comm prints a table (md) or the constants for rill plan (json)");
   show_status("measuring the ranks");
-  Team team(threads_of_rank(world, threads_of(options).front()));
+  Team team = make_team(world, threads_of(options).front(), options.common.numa);
   const CommBench bench = measure_comm(world, team, choose_kernels(options.common.isa).name);
   show_status("");
   print(options.format == ReportFormat::JSON ? to_json(bench.constants).dump(2) + "\n"
