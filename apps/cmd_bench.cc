@@ -9,8 +9,8 @@
 #include "engine/bench_plot.h"
 #include "engine/bench_report.h"
 #include "engine/bench_run.h"
-#include "engine/rank_team.h"
 #include "engine/bench_values.h"
+#include "engine/rank_team.h"
 #include "gnuplot.h"
 #include "model/config.h"
 

@@ -22,8 +22,8 @@ struct BenchSubject {
   std::string isa;
   int threads = 1;  // of a rank
   size_t chunk = 512;
-  int tp = 1, sp = 1;  // ranks
-  std::string numa = {};    // what was placed where (Placement::describe)
+  int tp = 1, sp = 1;     // ranks
+  std::string numa = {};  // what was placed where (Placement::describe)
 };
 
 /// "qwen3 0.6B bf16": the size as the series counts it.
