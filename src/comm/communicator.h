@@ -27,6 +27,19 @@ struct Traffic {
   double seconds = 0;     // in the calls, waiting included
 };
 
+/// Memory of the ranks of one machine: a part of each, which all may read and write.
+class SharedMemory {
+ public:
+  SharedMemory() = default;
+  SharedMemory(const SharedMemory&) = delete;
+  SharedMemory& operator=(const SharedMemory&) = delete;
+  virtual ~SharedMemory() = default;
+  /// Aligned to 64 bytes.
+  virtual std::byte* part(int rank) const = 0;
+  /// Returns when all ranks have called it; what they wrote before, all see.
+  virtual void meet() = 0;
+};
+
 /// Some ranks, numbered from 0. Every verb but exchange is called by all of them, with arguments
 /// that agree; on a rank by one thread at a time, always the same. A rank that is lost ends the
 /// job, so nothing here reports errors.
@@ -58,6 +71,15 @@ class Communicator {
   /// Messages between pairs of ranks. Those from one rank to another arrive in the order in which
   /// they were named, with the sizes that the receiver named; messages may be empty.
   void exchange(std::span<const Outgoing> out, std::span<const Incoming> in);
+  /// `bytes` for each rank, zero at first; null if the ranks are on several machines or one of them
+  /// has no memory to share. To be destroyed by all ranks, in the same order.
+  virtual std::unique_ptr<SharedMemory> share_memory(size_t /*bytes*/) { return nullptr; }
+  /// Hands over what stands in shared memory: meet(), counted as `messages` of `bytes` together,
+  /// which are what others go on to read of this rank's part.
+  void publish(SharedMemory& memory, uint64_t messages, uint64_t bytes);
+  /// values[i] = the sum of everyone's, in an order of the transport's choosing: not for results,
+  /// but to compare with. False if there is none.
+  virtual bool transport_sum(std::span<float> /*values*/) { return false; }
   /// The ranks that name the same colour, in the order of their numbers here.
   virtual std::unique_ptr<Communicator> split(int colour) = 0;
   /// Ends all ranks of the job, with this status, now.

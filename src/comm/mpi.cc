@@ -1,10 +1,13 @@
 // SPDX-License-Identifier: Apache-2.0
 // Ranks over MPI: the only file that knows it.
 #include <mpi.h>
+#include <sched.h>
 
 #include <algorithm>
+#include <atomic>
 #include <climits>
 #include <cstdlib>
+#include <exception>
 #include <vector>
 
 #include "base/error.h"
@@ -37,6 +40,71 @@ int ranks_on_machine(MPI_Comm comm) {
   return size;
 }
 
+// A window of MPI-3. Each part begins with a line of its own: how often its rank has come to
+// meet().
+class Window final : public SharedMemory {
+ public:
+  // Called by all ranks of `comm`; good() is false where MPI had no memory.
+  Window(MPI_Comm comm, size_t bytes) : rank_(rank_in(comm)) {
+    MPI_Info info;
+    MPI_Info_create(&info);
+    MPI_Info_set(info, "alloc_shared_noncontig", "true");  // pages of a rank near it
+    MPI_Comm_set_errhandler(comm, MPI_ERRORS_RETURN);
+    void* own = nullptr;
+    const size_t size = bytes + 2 * kLine;
+    good_ = MPI_Win_allocate_shared(static_cast<MPI_Aint>(size), 1, info, comm, &own, &window_) ==
+            MPI_SUCCESS;
+    MPI_Comm_set_errhandler(comm, MPI_ERRORS_ARE_FATAL);
+    MPI_Info_free(&info);
+    if (!good_) return;
+    std::fill_n(static_cast<std::byte*>(own), size, std::byte{0});  // its rank touches it first
+    for (int rank = 0; rank < size_of(comm); ++rank) {
+      MPI_Aint length = 0;
+      int unit = 0;
+      void* base = nullptr;
+      MPI_Win_shared_query(window_, rank, &length, &unit, &base);
+      const auto address = reinterpret_cast<uintptr_t>(base);
+      lines_.push_back(static_cast<std::byte*>(base) + (kLine - address % kLine) % kLine);
+    }
+    MPI_Barrier(comm);  // the zeros are there
+  }
+  // Freeing waits for the other ranks, and who is on the way out with an error must not.
+  ~Window() override {
+    if (good_ && std::uncaught_exceptions() == 0) MPI_Win_free(&window_);
+  }
+  bool good() const { return good_; }
+
+  std::byte* part(int rank) const override { return lines_[static_cast<size_t>(rank)] + kLine; }
+
+  void meet() override {
+    ++meetings_;
+    counter(static_cast<size_t>(rank_)).store(meetings_, std::memory_order_release);
+    for (size_t rank = 0; rank < lines_.size(); ++rank)
+      for (int look = 0; counter(rank).load(std::memory_order_acquire) < meetings_; ++look)
+        wait_a_little(look);
+  }
+
+ private:
+  static constexpr size_t kLine = 64;
+  // Ranks that share a core must let each other run.
+  static void wait_a_little(int look) {
+    constexpr int kSpins = 4096;
+    if (look >= kSpins) ::sched_yield();
+#if defined(__x86_64__) || defined(__i386__)
+    __builtin_ia32_pause();
+#endif
+  }
+  std::atomic_ref<uint64_t> counter(size_t rank) const {
+    return std::atomic_ref<uint64_t>(*reinterpret_cast<uint64_t*>(lines_[rank]));
+  }
+
+  const int rank_;
+  MPI_Win window_ = MPI_WIN_NULL;
+  bool good_ = false;
+  std::vector<std::byte*> lines_;  // [ranks]
+  uint64_t meetings_ = 0;
+};
+
 // MPI errors end the job (MPI_ERRORS_ARE_FATAL, the default), so no code is looked at.
 class MpiCommunicator : public Communicator {
  public:
@@ -51,6 +119,17 @@ class MpiCommunicator : public Communicator {
     MPI_Comm part;
     MPI_Comm_split(comm_, colour, rank(), &part);
     return std::make_unique<MpiCommunicator>(part);
+  }
+  std::unique_ptr<SharedMemory> share_memory(size_t bytes) override {
+    if (here_ < size()) return nullptr;
+    auto window = std::make_unique<Window>(comm_, bytes);
+    if (least(window->good() ? 1 : 0) == 0) return nullptr;
+    return window;
+  }
+  bool transport_sum(std::span<float> values) override {
+    MPI_Allreduce(MPI_IN_PLACE, values.data(), static_cast<int>(values.size()), MPI_FLOAT, MPI_SUM,
+                  comm_);
+    return true;
   }
   [[noreturn]] void end_job(int status) override {
     MPI_Abort(MPI_COMM_WORLD, status);

@@ -6,6 +6,7 @@
 #include <vector>
 
 #include "base/buffer.h"
+#include "model/arena.h"
 #include "model/shard.h"
 
 namespace rill {
@@ -64,28 +65,198 @@ size_t most_roots(const ModelConfig& config, size_t ranks) {
 }
 
 // A part of the model is here. Only the team's first thread talks.
-class PartOfModel final : public TensorRanks {
+class PartOfModel : public TensorRanks {
  public:
-  PartOfModel(const ModelConfig& config, const Ranks& ranks, size_t most_rows)
+  PartOfModel(const ModelConfig& config, const Ranks& ranks)
       : ranks_(ranks.tp()),
         me_(ranks.tp_place()),
         width_(config.hidden_size),
-        vocabulary_(config.vocab_size),
         trees_{RootTree(LeafCut::of_o(config), me_.count),
                RootTree(LeafCut::of_down(config), me_.count)},
+        vocabulary_(config.vocab_size),
+        logits_bytes_(me_.count) {
+    for (size_t rank = 0; rank < me_.count; ++rank) {
+      tables_.push_back(Shard(config, {rank, me_.count}).vocabulary);
+      logits_bytes_[rank] = length(tables_[rank]) * sizeof(float);
+    }
+  }
+
+  LinearTarget root(Cut cut, size_t i, const ResidualSum& to) override {
+    return {to_root(tree(cut), i, to.rows), width_, nullptr, Epilogue::STORE};
+  }
+
+  void share_logits(Worker& worker, float* logits, size_t rows) override {
+    worker.barrier();
+    if (!worker.first()) return;
+    for (size_t row = 0; row < rows; ++row)
+      ranks_.all_gather(reinterpret_cast<std::byte*>(logits + row * vocabulary_), logits_bytes_);
+  }
+
+  size_t least(size_t value) override { return ranks_.least(value); }
+
+ protected:
+  const RootTree& tree(Cut cut) const { return trees_[static_cast<size_t>(cut)]; }
+
+  // [rows][width] of this rank's i-th root, to be written.
+  virtual float* to_root(const RootTree& tree, size_t i, size_t rows) = 0;
+  // [rows][width] of any root, after the ranks have met.
+  virtual const float* from_root(const RootTree& tree, size_t root, size_t rows) = 0;
+
+  // Every thread some columns of all of `rows`.
+  void add(const Worker& worker, const RootTree& tree, const ResidualSum& to, Range rows) {
+    constexpr size_t kLanes = 16;
+    const Range columns = worker.share(width_, kLanes);
+    const float* roots[kLeaves];
+    for (size_t i = 0; i < tree.roots.size(); ++i) roots[i] = from_root(tree, i, to.rows);
+    for (size_t row = rows.begin; row < rows.end; ++row)
+      for (size_t column = columns.begin; column < columns.end; column += kLanes) {
+        const size_t n = std::min(kLanes, columns.end - column);
+        float sums[kLeaves][kLanes] = {};
+        for (size_t i = 0; i < tree.roots.size(); ++i)
+          std::copy_n(roots[i] + row * width_ + column, n, sums[i]);
+        for (const RootTree::Step& step : tree.steps)
+          for (size_t lane = 0; lane < kLanes; ++lane)
+            sums[step.to][lane] = sums[step.to][lane] + sums[step.from][lane];
+        float* x = to.x + row * to.stride + column;
+        for (size_t lane = 0; lane < n; ++lane) {
+          float sum = sums[tree.sum][lane];
+          if (to.bias) sum = sum + to.bias[column + lane];
+          x[lane] = x[lane] + sum;
+        }
+      }
+  }
+
+  size_t owner_of(int32_t token) const {
+    size_t rank = 0;
+    while (static_cast<size_t>(token) >= tables_[rank].end) ++rank;
+    return rank;
+  }
+
+  Communicator& ranks_;
+  const RankOf me_;
+  const size_t width_;
+
+ private:
+  const RootTree trees_[2];
+  const size_t vocabulary_;
+  std::vector<Range> tables_;  // [ranks] of the vocabulary
+  std::vector<size_t> logits_bytes_;
+};
+
+// Ranks of one machine read each other's roots where they were computed. There are two areas, used
+// in turn: who writes to one again has met the others since they read it.
+class PartInSharedMemory final : public PartOfModel {
+ public:
+  PartInSharedMemory(const ModelConfig& config, const Ranks& ranks, size_t most_rows,
+                     std::unique_ptr<SharedMemory> memory)
+      : PartOfModel(config, ranks),
+        memory_(std::move(memory)),
+        area_floats_(area_floats(config, me_.count, most_rows)) {}
+
+  // Floats of a rank's part: two areas for roots, and one for sums of some rows.
+  static size_t part_floats(const ModelConfig& config, size_t ranks, size_t most_rows) {
+    return 2 * area_floats(config, ranks, most_rows) +
+           (most_rows / ranks + 1) * row_stride(config.hidden_size);
+  }
+
+  // Many rows of more than two ranks: as in PartByMessages, for less volume.
+  void add_roots(Worker& worker, Cut cut, const ResidualSum& to) override {
+    const RootTree& roots = tree(cut);
+    const bool by_rows = sums_by_rows(me_.count, to.rows, width_);
+    const Range own = by_rows ? share_of(to.rows, me_) : Range{0, to.rows};
+    const size_t count = roots.count(me_.index);
+    hand_over(worker, (by_rows ? count : 1) * others(),
+              count * width_ * (by_rows ? to.rows - length(own) : to.rows * others()));
+    add(worker, roots, to, own);
+    if (!by_rows) return;
+    copy_sums(worker, to, me_.index);
+    worker.barrier();
+    if (worker.first())
+      ranks_.publish(*memory_, others(), others() * length(own) * to.stride * sizeof(float));
+    worker.barrier();
+    for (size_t rank = 0; rank < me_.count; ++rank)
+      if (rank != me_.index) copy_sums(worker, to, rank);
+  }
+
+  void share_embeddings(Worker& worker, std::span<const int32_t> tokens, float* x,
+                        size_t stride) override {
+    worker.barrier();
+    const Range mine = worker.share(tokens.size());
+    for (size_t row = mine.begin; row < mine.end; ++row)
+      if (owner_of(tokens[row]) == me_.index)
+        std::copy_n(x + row * stride, width_, area(me_.index, write_) + row * width_);
+    const auto count = static_cast<size_t>(std::count_if(
+        tokens.begin(), tokens.end(), [&](int32_t token) { return owner_of(token) == me_.index; }));
+    hand_over(worker, others(), others() * count * width_);
+    for (size_t row = mine.begin; row < mine.end; ++row)
+      if (const size_t owner = owner_of(tokens[row]); owner != me_.index)
+        std::copy_n(area(owner, 1 - write_) + row * width_, width_, x + row * stride);
+  }
+
+ private:
+  static size_t area_floats(const ModelConfig& config, size_t ranks, size_t most_rows) {
+    size_t most = 1;  // also room for rows of the embedding
+    for (const LeafCut& cut : {LeafCut::of_o(config), LeafCut::of_down(config)}) {
+      const RootTree tree(cut, ranks);
+      for (size_t rank = 0; rank < ranks; ++rank) most = std::max(most, tree.count(rank));
+    }
+    return most * most_rows * config.hidden_size;
+  }
+
+  size_t others() const { return me_.count - 1; }
+  float* part(size_t rank) const {
+    return reinterpret_cast<float*>(memory_->part(static_cast<int>(rank)));
+  }
+  float* area(size_t rank, size_t index) const { return part(rank) + index * area_floats_; }
+
+  float* to_root(const RootTree&, size_t i, size_t rows) override {
+    return area(me_.index, write_) + i * rows * width_;
+  }
+  const float* from_root(const RootTree& tree, size_t root, size_t rows) override {
+    size_t owner = 0;
+    while (root >= tree.first[owner + 1]) ++owner;
+    return area(owner, 1 - write_) + (root - tree.first[owner]) * rows * width_;
+  }
+
+  // After it what was written may be read, and the other area be written.
+  void hand_over(Worker& worker, size_t messages, size_t floats) {
+    worker.barrier();
+    if (worker.first()) {
+      ranks_.publish(*memory_, messages, floats * sizeof(float));
+      write_ = 1 - write_;
+    }
+    worker.barrier();
+  }
+
+  // The sums of a rank's rows: this rank's to its part, others' to x.
+  void copy_sums(const Worker& worker, const ResidualSum& to, size_t rank) {
+    const Range rows = share_of(to.rows, {rank, me_.count});
+    const Range mine = worker.share(length(rows) * to.stride);
+    float* x = to.x + rows.begin * to.stride + mine.begin;
+    float* sums = area(rank, 2) + mine.begin;
+    if (rank == me_.index)
+      std::copy_n(x, length(mine), sums);
+    else
+      std::copy_n(sums, length(mine), x);
+  }
+
+  const std::unique_ptr<SharedMemory> memory_;
+  const size_t area_floats_;
+  size_t write_ = 0;
+};
+
+// Ranks that send each other messages.
+class PartByMessages final : public PartOfModel {
+ public:
+  PartByMessages(const ModelConfig& config, const Ranks& ranks, size_t most_rows)
+      : PartOfModel(config, ranks),
         memory_(scratch_bytes(config, me_.count, most_rows), "what ranks exchange"),
         counts_(me_.count) {
-    for (size_t rank = 0; rank < me_.count; ++rank)
-      tables_.push_back(Shard(config, {rank, me_.count}).vocabulary);
     const size_t messages = me_.count * kMostSubtrees;
     out_.reserve(messages);
     in_.reserve(messages);
     owners_.reserve(most_rows);
     places_.reserve(most_rows);
-  }
-
-  LinearTarget root(Cut cut, size_t i, const ResidualSum& to) override {
-    return {root_at(tree(cut).first[me_.index] + i, to.rows), width_, nullptr, Epilogue::STORE};
   }
 
   // Few rows: everyone gets all roots, in one step. Many rows: everyone gets the roots of some
@@ -116,21 +287,15 @@ class PartOfModel final : public TensorRanks {
       std::copy_n(memory_.as<float>() + places_[row] * width_, width_, x + row * stride);
   }
 
-  void share_logits(Worker& worker, float* logits, size_t rows) override {
-    worker.barrier();
-    if (!worker.first()) return;
-    for (size_t rank = 0; rank < me_.count; ++rank)
-      counts_[rank] = length(tables_[rank]) * sizeof(float);
-    for (size_t row = 0; row < rows; ++row)
-      ranks_.all_gather(reinterpret_cast<std::byte*>(logits + row * vocabulary_), counts_);
-  }
-
-  size_t least(size_t value) override { return ranks_.least(value); }
-
  private:
-  const RootTree& tree(Cut cut) const { return trees_[static_cast<size_t>(cut)]; }
   // [roots][rows][width]
   float* root_at(size_t root, size_t rows) { return memory_.as<float>() + root * rows * width_; }
+  float* to_root(const RootTree& tree, size_t i, size_t rows) override {
+    return root_at(tree.first[me_.index] + i, rows);
+  }
+  const float* from_root(const RootTree&, size_t root, size_t rows) override {
+    return root_at(root, rows);
+  }
 
   void gather_roots(const RootTree& tree, size_t rows) {
     for (size_t rank = 0; rank < me_.count; ++rank)
@@ -158,34 +323,6 @@ class PartOfModel final : public TensorRanks {
     ranks_.exchange(out_, in_);
   }
 
-  // Every thread some columns of all rows.
-  void add(const Worker& worker, const RootTree& tree, const ResidualSum& to, Range rows) {
-    constexpr size_t kLanes = 16;
-    const Range columns = worker.share(width_, kLanes);
-    for (size_t row = rows.begin; row < rows.end; ++row)
-      for (size_t column = columns.begin; column < columns.end; column += kLanes) {
-        const size_t n = std::min(kLanes, columns.end - column);
-        float sums[kLeaves][kLanes] = {};
-        for (size_t i = 0; i < tree.roots.size(); ++i)
-          std::copy_n(root_at(i, to.rows) + row * width_ + column, n, sums[i]);
-        for (const RootTree::Step& step : tree.steps)
-          for (size_t lane = 0; lane < kLanes; ++lane)
-            sums[step.to][lane] = sums[step.to][lane] + sums[step.from][lane];
-        float* x = to.x + row * to.stride + column;
-        for (size_t lane = 0; lane < n; ++lane) {
-          float sum = sums[tree.sum][lane];
-          if (to.bias) sum = sum + to.bias[column + lane];
-          x[lane] = x[lane] + sum;
-        }
-      }
-  }
-
-  size_t owner_of(int32_t token) const {
-    size_t rank = 0;
-    while (static_cast<size_t>(token) >= tables_[rank].end) ++rank;
-    return rank;
-  }
-
   // Into memory_, [tokens][width] ordered by owner; places_ says where each token's row is.
   void gather_embeddings(std::span<const int32_t> tokens, const float* x, size_t stride) {
     owners_.clear();
@@ -206,12 +343,7 @@ class PartOfModel final : public TensorRanks {
     ranks_.all_gather(memory_.data(), counts_);
   }
 
-  Communicator& ranks_;
-  const RankOf me_;
-  const size_t width_, vocabulary_;
-  const RootTree trees_[2];
-  Buffer memory_;              // roots, or rows of the embedding
-  std::vector<Range> tables_;  // [ranks] of the vocabulary
+  Buffer memory_;  // roots, or rows of the embedding
   std::vector<size_t> counts_, owners_, places_;
   std::vector<Outgoing> out_;
   std::vector<Incoming> in_;
@@ -222,7 +354,11 @@ class PartOfModel final : public TensorRanks {
 std::unique_ptr<TensorRanks> TensorRanks::make(const ModelConfig& config, const Ranks& ranks,
                                                size_t most_rows) {
   if (ranks.tp().size() == 1) return std::make_unique<WholeModel>();
-  return std::make_unique<PartOfModel>(config, ranks, most_rows);
+  const auto count = static_cast<size_t>(ranks.tp().size());
+  const size_t bytes = PartInSharedMemory::part_floats(config, count, most_rows) * sizeof(float);
+  if (auto memory = ranks.tp().share_memory(bytes))
+    return std::make_unique<PartInSharedMemory>(config, ranks, most_rows, std::move(memory));
+  return std::make_unique<PartByMessages>(config, ranks, most_rows);
 }
 
 bool TensorRanks::sums_by_rows(size_t tp, size_t rows, size_t width) {
@@ -232,7 +368,9 @@ bool TensorRanks::sums_by_rows(size_t tp, size_t rows, size_t width) {
 
 size_t TensorRanks::scratch_bytes(const ModelConfig& config, size_t tp, size_t most_rows) {
   if (tp == 1) return 0;
-  return most_roots(config, tp) * most_rows * config.hidden_size * sizeof(float);
+  return std::max(most_roots(config, tp) * most_rows * config.hidden_size,
+                  PartInSharedMemory::part_floats(config, tp, most_rows)) *
+         sizeof(float);
 }
 
 }  // namespace rill

@@ -86,7 +86,12 @@ class CommModel : public testing::TestWithParam<ModelCase> {};
 TEST_P(CommModel, EqualsWhatIsCounted) {
   const LoadedGolden whole(GetParam().folder, GetParam().options);
   for (const Split& split : kSplits)
-    run_ranks(split.tp * split.sp, [&](Communicator& world) { compare(world, split, whole); });
+    for (const bool one_machine : {true, false}) {
+      SCOPED_TRACE(one_machine);
+      run_ranks(
+          split.tp * split.sp, [&](Communicator& world) { compare(world, split, whole); },
+          one_machine);
+    }
 }
 
 const ModelCase kCases[] = {

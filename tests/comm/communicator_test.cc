@@ -61,6 +61,27 @@ TEST(Communicator, Verbs) {
   }
 }
 
+// Rounds in which every rank writes to its part and reads all.
+TEST(Communicator, SharesMemory) {
+  for (const int ranks : {1, 2, 5})
+    run_ranks(ranks, [](Communicator& world) {
+      const auto memory = world.share_memory(sizeof(int));
+      ASSERT_TRUE(memory);
+      const auto value = [&](int rank) { return reinterpret_cast<int*>(memory->part(rank)); };
+      for (int round = 0; round < 50; ++round) {
+        EXPECT_EQ(*value(world.rank()), round == 0 ? 0 : 100 * (round - 1) + world.rank());
+        *value(world.rank()) = 100 * round + world.rank();
+        world.publish(*memory, 1, 4);
+        for (int r = 0; r < world.size(); ++r) EXPECT_EQ(*value(r), 100 * round + r);
+        memory->meet();
+      }
+      EXPECT_EQ(world.traffic().sent, 200u);
+      EXPECT_EQ(world.traffic().calls, 50u);
+    });
+  run_ranks(
+      2, [](Communicator& world) { EXPECT_FALSE(world.share_memory(8)); }, false);
+}
+
 TEST(Communicator, SplitsByColour) {
   run_ranks(6, [](Communicator& world) {
     const auto pair = world.split(world.rank() / 2), third = world.split(world.rank() % 2);

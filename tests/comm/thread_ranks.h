@@ -13,6 +13,7 @@
 #include <thread>
 #include <vector>
 
+#include "base/buffer.h"
 #include "comm/communicator.h"
 
 namespace rill {
@@ -27,6 +28,7 @@ class ThreadCommunicator final : public Communicator {
     std::condition_variable changed;
     int arrived = 0;
     unsigned generation = 0;
+    bool shares_memory = true;
     bool lost = false;  // a rank has thrown: the others must not wait for it
     std::vector<void*> slots;
     std::map<std::pair<int, int>, std::deque<std::vector<std::byte>>> mail;
@@ -75,6 +77,7 @@ class ThreadCommunicator final : public Communicator {
       std::shared_ptr<Group>& shared = group_->parts[colour];
       if (!shared) {
         shared = std::make_shared<Group>(count);
+        shared->shares_memory = group_->shares_memory;
         group_->all_parts.push_back(shared);
       }
       part = shared;
@@ -84,9 +87,40 @@ class ThreadCommunicator final : public Communicator {
     group_->meet();
     return std::make_unique<ThreadCommunicator>(place, std::move(part));
   }
+  std::unique_ptr<SharedMemory> share_memory(size_t bytes) override {
+    if (!group_->shares_memory) return nullptr;
+    auto memory = std::make_unique<Parts>(*this, bytes);
+    group_->slots[static_cast<size_t>(rank())] = memory->own();
+    group_->meet();
+    for (void* part : group_->slots) memory->add(static_cast<std::byte*>(part));
+    group_->meet();
+    return memory;
+  }
   [[noreturn]] void end_job(int) override { throw std::runtime_error("the job has ended"); }
 
  private:
+  class Parts final : public SharedMemory {
+   public:
+    Parts(ThreadCommunicator& ranks, size_t bytes)
+        : ranks_(ranks), own_(bytes, "the tests' shared memory") {}
+    // Others may still read.
+    ~Parts() override {
+      try {
+        ranks_.group_->meet();
+      } catch (const std::runtime_error&) {
+      }
+    }
+    std::byte* own() { return own_.data(); }
+    void add(std::byte* part) { parts_.push_back(part); }
+    std::byte* part(int rank) const override { return parts_[static_cast<size_t>(rank)]; }
+    void meet() override { ranks_.group_->meet(); }
+
+   private:
+    ThreadCommunicator& ranks_;
+    Buffer own_;
+    std::vector<std::byte*> parts_;
+  };
+
   void do_barrier() override { group_->meet(); }
   void do_broadcast(std::span<std::byte> bytes, int root) override {
     group_->slots[static_cast<size_t>(rank())] = bytes.data();
@@ -127,8 +161,11 @@ class ThreadCommunicator final : public Communicator {
 };
 
 /// Runs `body` on `count` ranks and waits for all; what one throws first is thrown again.
-inline void run_ranks(int count, const std::function<void(Communicator&)>& body) {
+/// `shares_memory`: as if on one machine.
+inline void run_ranks(int count, const std::function<void(Communicator&)>& body,
+                      bool shares_memory = true) {
   const auto group = std::make_shared<ThreadCommunicator::Group>(count);
+  group->shares_memory = shares_memory;
   std::mutex mutex;
   std::exception_ptr error;
   std::vector<std::thread> threads;
