@@ -104,26 +104,23 @@ class PartOfModel : public TensorRanks {
 
   // Every thread some columns of all of `rows`.
   void add(const Worker& worker, const RootTree& tree, const ResidualSum& to, Range rows) {
-    constexpr size_t kLanes = 16;
-    const Range columns = worker.share(width_, kLanes);
+    constexpr size_t kStrip = 128;
+    const Range columns = worker.share(width_, 16);
     const float* roots[kLeaves];
     for (size_t i = 0; i < tree.roots.size(); ++i) roots[i] = from_root(tree, i, to.rows);
+    float sums[kLeaves][kStrip];
     for (size_t row = rows.begin; row < rows.end; ++row)
-      for (size_t column = columns.begin; column < columns.end; column += kLanes) {
-        const size_t n = std::min(kLanes, columns.end - column);
-        float sums[kLeaves][kLanes] = {};
+      for (size_t column = columns.begin; column < columns.end; column += kStrip) {
+        const size_t n = std::min(kStrip, columns.end - column);
         for (size_t i = 0; i < tree.roots.size(); ++i)
           std::copy_n(roots[i] + row * width_ + column, n, sums[i]);
-        for (const RootTree::Step& step : tree.steps)
-          for (size_t lane = 0; lane < kLanes; ++lane)
-            sums[step.to][lane] = sums[step.to][lane] + sums[step.from][lane];
-        float* x = to.x + row * to.stride + column;
-        for (size_t lane = 0; lane < n; ++lane) {
-          float sum = sums[tree.sum][lane];
-          if (to.bias) sum = sum + to.bias[column + lane];
-          x[lane] = x[lane] + sum;
-        }
+        for (const RootTree::Step& step : tree.steps) add_to(sums[step.to], sums[step.from], n);
+        if (to.bias) add_to(sums[tree.sum], to.bias + column, n);
+        add_to(to.x + row * to.stride + column, sums[tree.sum], n);
       }
+  }
+  static void add_to(float* to, const float* from, size_t n) {
+    for (size_t i = 0; i < n; ++i) to[i] = to[i] + from[i];
   }
 
   size_t owner_of(int32_t token) const {

@@ -46,12 +46,13 @@ struct Case {
   size_t chunk = 1000;
   Batch batch = kBatches[0];
   Isas isas = Isas::BEST;
+  bool one_machine = true;  // ranks share memory
 
   std::string name() const {
     return "tp" + std::to_string(split.tp) + "_sp" + std::to_string(split.sp) + "_threads" +
            std::to_string(threads) + "_" + model.name + "_" + to_string(weights) + "_" +
            to_string(attention) + "_chunk" + std::to_string(chunk) + "_" + batch.name + "_" +
-           kIsaNames[static_cast<size_t>(isas)];
+           kIsaNames[static_cast<size_t>(isas)] + (one_machine ? "" : "_by_messages");
   }
 };
 
@@ -88,7 +89,7 @@ TEST_P(RankMatrix, SameBits) {
   const LoadedGolden whole(c.model.folder, options);
   const std::vector<int32_t> ids = some_ids(whole.config.vocab_size);
   const ModelOutput base = run_model(whole.config, whole.arithmetic, whole.weights, ids, {});
-  run_ranks(c.split.tp * c.split.sp, [&](Communicator& world) {
+  const auto on_rank = [&](Communicator& world) {
     const Ranks ranks(world, c.split.tp, c.split.sp);
     const Kernels& kernels = kernels_of(c.isas, world.rank());
     Team team(c.threads);
@@ -106,13 +107,18 @@ TEST_P(RankMatrix, SameBits) {
         << "on rank " << world.rank();
     EXPECT_EQ(first_difference(output.logits, base.logits), base.logits.size())
         << "on rank " << world.rank();
-  });
+  };
+  run_ranks(c.split.tp * c.split.sp, on_rank, c.one_machine);
 }
 
 std::vector<Case> every_split() {
   std::vector<Case> cases;
-  for (const Model& model : {kOdd, kHead128})
-    for (const Split& split : kSplits) cases.push_back({split, model});
+  for (const Model* model : {&kOdd, &kHead128})
+    for (const Split& split : kSplits) {
+      Case c{split, *model};
+      c.one_machine = model == &kHead128;
+      cases.push_back(c);
+    }
   return cases;
 }
 
@@ -120,9 +126,10 @@ std::vector<Case> all_pairs() {
   std::vector<Case> cases;
   for (const std::vector<size_t>& v : pairwise(
            {std::size(kSplits), std::size(kModels), std::size(kAttentions), std::size(kWeights),
-            std::size(kThreads), std::size(kChunks), std::size(kBatches), std::size(kIsaNames)}))
+            std::size(kThreads), std::size(kChunks), std::size(kBatches), std::size(kIsaNames), 2}))
     cases.push_back({kSplits[v[0]], kModels[v[1]], kAttentions[v[2]], kWeights[v[3]],
-                     kThreads[v[4]], kChunks[v[5]], kBatches[v[6]], static_cast<Isas>(v[7])});
+                     kThreads[v[4]], kChunks[v[5]], kBatches[v[6]], static_cast<Isas>(v[7]),
+                     v[8] == 0});
   return cases;
 }
 
