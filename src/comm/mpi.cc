@@ -123,7 +123,9 @@ class MpiCommunicator : public Communicator {
   std::unique_ptr<SharedMemory> share_memory(size_t bytes) override {
     if (here_ < size()) return nullptr;
     auto window = std::make_unique<Window>(comm_, bytes);
-    if (least(window->good() ? 1 : 0) == 0) return nullptr;
+    int good = window->good() ? 1 : 0;
+    MPI_Allreduce(MPI_IN_PLACE, &good, 1, MPI_INT, MPI_MIN, comm_);
+    if (!good) return nullptr;
     return window;
   }
   bool transport_sum(std::span<float> values) override {

@@ -5,6 +5,7 @@
 #include <numeric>
 
 #include "model/arena.h"
+#include "model/read_ahead.h"
 #include "model/row_shares.h"
 #include "model/shard.h"
 #include "model/state_ranks.h"
@@ -36,6 +37,7 @@ class StepVolume {
     if (tp_.count > 1) embedding();
     if (sp_.count > 1) {
       if (!shares_.everyone()) qkv();
+      if (shares_.cuts_columns()) columns();
       if (arithmetic_.attention_type == AttentionType::STANDARD) maxima();
       states();
     }
@@ -95,6 +97,20 @@ class StepVolume {
         call.sent[rank] = (own_rows() * widths_.q + kept[rank] * 2 * widths_.kv) * kFloat;
   }
 
+  // Of every product in a layer this rank's columns, to all.
+  void columns() {
+    const auto product = [&](size_t width, size_t unit, size_t times) {
+      gather(CommPart::COLUMNS, false, times * layers(),
+             own_rows() * length(shares_.own_columns(width, unit)) * kFloat);
+    };
+    product(widths_.qkv(), std::lcm(config_.head_dim, kPanel), 1);
+    product(widths_.hidden, kDealtPanels * kPanel,
+            LeafCut::of_o(config_).subtrees(shard_.leaves).size());
+    product(widths_.intermediate, kDealtPanels * kPanel / 2, 1);
+    product(widths_.hidden, kDealtPanels * kPanel,
+            LeafCut::of_down(config_).subtrees(shard_.leaves).size());
+  }
+
   void maxima() {
     gather(CommPart::MAXIMA, false, layers(), shares_.rows * length(shard_.heads) * kFloat);
   }
@@ -147,6 +163,10 @@ class StepVolume {
       for (size_t row = first - share.logits; row < first; ++row)
         own += in_range(shares_.own(), row) ? 1 : 0;
     }
+    if (own > 0 && shares_.cuts_columns())
+      gather(
+          CommPart::ALL_LOGITS, false, own,
+          length(shares_.own_columns(length(shard_.vocabulary), kDealtPanels * kPanel)) * kFloat);
     if (tp_.count > 1 && own > 0)
       gather(CommPart::LOGITS, true, own, length(shard_.vocabulary) * kFloat);
     if (all > 0 && shares_.rows > own_rows())
@@ -166,8 +186,9 @@ class StepVolume {
 }  // namespace
 
 const char* to_string(CommPart part) {
-  constexpr const char* kNames[kCommParts] = {
-      "embedding", "q k v", "maxima", "states", "roots", "sums", "logits", "all logits", "status"};
+  constexpr const char* kNames[kCommParts] = {"embedding",  "q k v", "columns", "maxima",
+                                              "states",     "roots", "sums",    "logits",
+                                              "all logits", "status"};
   return kNames[static_cast<size_t>(part)];
 }
 

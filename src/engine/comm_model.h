@@ -27,8 +27,19 @@ struct CommStep {
 };
 
 /// The points of a step at which ranks talk, in their order.
-enum class CommPart { EMBEDDING, QKV, MAXIMA, STATES, ROOTS, SUMS, LOGITS, ALL_LOGITS, STATUS };
-constexpr size_t kCommParts = 9;
+enum class CommPart {
+  EMBEDDING,
+  QKV,
+  COLUMNS,
+  MAXIMA,
+  STATES,
+  ROOTS,
+  SUMS,
+  LOGITS,
+  ALL_LOGITS,
+  STATUS
+};
+constexpr size_t kCommParts = 10;
 const char* to_string(CommPart part);
 
 /// Calls of one kind to a communicator.

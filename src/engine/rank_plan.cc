@@ -7,6 +7,7 @@
 #include <cmath>
 
 #include "engine/bench_table.h"
+#include "model/read_ahead.h"
 #include "model/row_shares.h"
 #include "model/shard.h"
 #include "model/step_scratch.h"
@@ -119,8 +120,9 @@ class RankModel::Step {
       logits += share.logits;
     }
     const size_t own = length(rows.own());
-    const auto linear = [&](Format format, size_t times, size_t count, size_t outputs,
+    const auto linear = [&](Format format, size_t times, size_t count, size_t all_outputs,
                             size_t depth) {
+      const size_t outputs = length(rows.own_columns(all_outputs, kDealtPanels * kPanel));
       return Work{number(times) * 2 * number(count) * number(outputs) * number(depth),
                   count ? number(times) * matrix_bytes(format, outputs, depth) : 0};
     };

@@ -9,7 +9,7 @@ namespace rill {
 namespace {
 
 struct Layout {
-  float *queries, *sent, *received;
+  float *queries, *sent, *received, *columns;
   size_t bytes;
 
   Layout(RankOf sp, const Widths& widths, size_t most_rows, std::byte* base) {
@@ -18,6 +18,9 @@ struct Layout {
     queries = arena.take<float>(rows * widths.q);
     sent = arena.take<float>(rows * 2 * widths.kv);
     received = arena.take<float>(rows * 2 * widths.kv);
+    const size_t cut_rows = std::min(rows, RowShares::most_of_everyone(sp.count));
+    columns =
+        arena.take<float>(cut_rows * std::max({widths.hidden, widths.qkv(), widths.intermediate}));
     bytes = arena.used();
   }
 };
@@ -36,6 +39,7 @@ SequenceRanks::SequenceRanks(const Ranks& ranks, const Widths& widths, size_t mo
   queries_ = layout.queries;
   sent_ = layout.sent;
   received_ = layout.received;
+  columns_ = layout.columns;
   keepers_.reserve(most_rows);
   places_.reserve(most_rows);
   out_.reserve(2 * shares_.me.count);
@@ -115,6 +119,46 @@ void SequenceRanks::share_rows(Worker& worker, float* all, size_t width,
   for (size_t rank = 0; rank < counts.size(); ++rank)
     bytes_[rank] = counts[rank] * width * sizeof(float);
   ranks_.all_gather(reinterpret_cast<std::byte*>(all), bytes_);
+}
+
+void SequenceRanks::share_columns(Worker& worker, const SharedColumns& c) {
+  if (!shares_.cuts_columns()) return;
+  if (c.rows == 1) {
+    share_logits(worker, c);
+    return;
+  }
+  // [ranks][rows][columns of the rank]
+  const auto place = [&](size_t rank, size_t row) {
+    const Range columns = shares_.columns_of(rank, c.width, c.unit);
+    return columns_ + columns.begin * c.rows + row * length(columns);
+  };
+  const Range own = shares_.own_columns(c.width, c.unit), mine = worker.share(c.rows);
+  worker.barrier();
+  for (size_t row = mine.begin; row < mine.end; ++row)
+    std::copy_n(c.y + row * c.stride + own.begin, length(own), place(shares_.me.index, row));
+  worker.barrier();
+  if (worker.first()) {
+    for (size_t rank = 0; rank < shares_.me.count; ++rank)
+      bytes_[rank] = c.rows * length(shares_.columns_of(rank, c.width, c.unit)) * sizeof(float);
+    ranks_.all_gather(reinterpret_cast<std::byte*>(columns_), bytes_);
+  }
+  worker.barrier();
+  for (size_t row = mine.begin; row < mine.end; ++row)
+    for (size_t rank = 0; rank < shares_.me.count; ++rank) {
+      const Range columns = shares_.columns_of(rank, c.width, c.unit);
+      if (rank != shares_.me.index)
+        std::copy_n(place(rank, row), length(columns), c.y + row * c.stride + columns.begin);
+    }
+}
+
+void SequenceRanks::share_logits(Worker& worker, const SharedColumns& c) {
+  if (!shares_.cuts_columns()) return;
+  worker.barrier();
+  if (!worker.first()) return;
+  for (size_t rank = 0; rank < shares_.me.count; ++rank)
+    bytes_[rank] = length(shares_.columns_of(rank, c.width, c.unit)) * sizeof(float);
+  for (size_t row = 0; row < c.rows; ++row)
+    ranks_.all_gather(reinterpret_cast<std::byte*>(c.y + row * c.stride), bytes_);
 }
 
 size_t SequenceRanks::least(size_t value) {

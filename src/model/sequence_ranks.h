@@ -14,9 +14,16 @@
 
 namespace rill {
 
-/// Every rank computes some of a step's rows (RowShares), keeps the K and V of some of its keys,
-/// and needs the queries of all rows. Of a process by itself, and where every rank computes all
-/// rows, nothing travels. Only the team's first thread talks.
+/// Columns of a product y [rows][stride], of which each rank has computed some.
+struct SharedColumns {
+  float* y;
+  size_t stride, rows, width;
+  size_t unit;  // columns that stay together
+};
+
+/// Every rank computes some of a step's rows, or some columns of all of them (RowShares), keeps the
+/// K and V of some of its keys, and needs the queries of all rows. Of a process by itself nothing
+/// travels. Only the team's first thread talks.
 class SequenceRanks {
  public:
   /// For steps of up to `most_rows` rows. Throws rill::Error if there is no memory.
@@ -43,6 +50,10 @@ class SequenceRanks {
   /// By all threads: the rows that others computed of an array [rows][width]; counts[rank] of each
   /// rank, in order. This rank's own are there.
   void share_rows(Worker& worker, float* all, size_t width, std::span<const size_t> counts);
+  /// By all threads, if columns are cut: the others' columns of the product of a layer, or of the
+  /// logits, which go row by row. A barrier must stand before they are read.
+  void share_columns(Worker& worker, const SharedColumns& columns);
+  void share_logits(Worker& worker, const SharedColumns& logits);
   /// The ranks' least value; by one thread.
   size_t least(size_t value);
 
@@ -50,7 +61,7 @@ class SequenceRanks {
   Communicator& ranks_;
   const Widths widths_;
   Buffer memory_;
-  float *queries_, *sent_, *received_;
+  float *queries_, *sent_, *received_, *columns_;
   RowShares shares_;
   std::vector<uint32_t> keepers_;
   std::vector<size_t> places_;  // [rows] where K and V stand, in sent_ or in received_

@@ -201,7 +201,8 @@ class Transformer::Pass {
       return;
     }
     ReadAhead& ahead = ahead_[static_cast<size_t>(worker.index())];
-    ahead.aim(next, worker.share(panels_of(next), kDealtPanels).begin);
+    const Range own = own_panels(next, kDealtPanels);
+    ahead.aim(next, own.begin + worker.share(length(own), kDealtPanels).begin);
     worker.barrier([&] { ahead.ask(); });
   }
 
@@ -239,6 +240,7 @@ class Transformer::Pass {
     const Activations b = normed(worker, w.post_attention_norm);
     begin(worker, Operation::GATE_UP);
     linear(worker, w.gate_up, b, {scratch_.gated, stride, nullptr, Epilogue::SILU_MUL});
+    share_columns(worker, scratch_.gated, stride, widths_.intermediate, kDealtPanels / 2);
     meet(worker, first_of(w.down));
     project(worker, Cut::DOWN, w.down, {scratch_.gated, stride, nullptr});
     meet(worker,
@@ -252,11 +254,10 @@ class Transformer::Pass {
     const LayerWeights& w = weights_.layers()[layer];
     const LinearJob job = {&w.qkv,         w.qkv_bias, a, scratch_.qkv, row_stride(widths_.qkv()),
                            Epilogue::STORE};
-    // The fewest panels that end where a head ends.
-    const size_t unit = std::lcm(config_.head_dim, kPanel) / kPanel;
+    const size_t unit = head_panels();
     const size_t step = a.rows <= kMostRows ? panels_of(w.qkv) : unit;
     begin(worker, Operation::QKV);
-    worker.deal(panels_of(w.qkv), unit, [&](Range panels) {
+    deal(worker, w.qkv, unit, [&](Range panels) {
       for (size_t first = panels.begin; first < panels.end; first += step) {
         const size_t last = std::min(first + step, panels.end);
         runtime_.kernels.linear(job, first, last);
@@ -267,6 +268,9 @@ class Transformer::Pass {
       }
     });
   }
+
+  // The fewest panels that end where a head ends.
+  size_t head_panels() const { return std::lcm(config_.head_dim, kPanel) / kPanel; }
 
   // Norms and rotates queries and keys, and stores keys and values as the cache holds them. A
   // head's rows come one after the other: neighbours in the cache's panels.
@@ -337,6 +341,10 @@ class Transformer::Pass {
   // Of the rows that other ranks compute: their queries, and the keys and values that are kept
   // here.
   void take_others(Worker& worker, size_t layer) {
+    if (sequence_.shares().cuts_columns()) {
+      take_other_heads(worker, layer);
+      return;
+    }
     sequence_.share_qkv(worker, scratch_.qkv, row_stride(widths_.qkv()));
     const size_t dim = config_.head_dim;
     const Range share = worker.share(sequence_.others());
@@ -350,6 +358,28 @@ class Transformer::Pass {
       for (size_t head = 0; head < length(shard_.kv_heads); ++head) {
         keep_k(layer, head, all_rows_[row], k + head * dim);
         keep_v(layer, head, all_rows_[row], k + widths_.kv + head * dim);
+      }
+    }
+  }
+
+  // Of this rank's rows: the heads that other ranks have computed.
+  void take_other_heads(Worker& worker, size_t layer) {
+    const size_t stride = row_stride(widths_.qkv()), dim = config_.head_dim;
+    share_columns(worker, scratch_.qkv, stride, widths_.qkv(), head_panels());
+    worker.barrier();
+    const size_t q_heads = length(shard_.heads), kv_heads = length(shard_.kv_heads);
+    const Range own = sequence_.shares().own_columns(widths_.qkv(), head_panels() * kPanel);
+    const Range mine = worker.share(q_heads + 2 * kv_heads);
+    for (size_t head = mine.begin; head < mine.end; ++head) {
+      if (in_range(own, head * dim)) continue;
+      for (size_t row = 0; row < rows_.size(); ++row) {
+        const float* values = scratch_.qkv + row * stride + head * dim;
+        if (head < q_heads)
+          attention_.set_query(head, row, values);
+        else if (head < q_heads + kv_heads)
+          keep_k(layer, head - q_heads, rows_[row], values);
+        else
+          keep_v(layer, head - q_heads - kv_heads, rows_[row], values);
       }
     }
   }
@@ -379,6 +409,8 @@ class Transformer::Pass {
              for (size_t i = 0; i < wanted.size(); ++i)
                if (!finite(logits + i * vocabulary + first, last - first)) report(wanted[i]);
            });
+    sequence_.share_logits(worker, {logits, vocabulary, wanted.size(), length(shard_.vocabulary),
+                                    kDealtPanels * kPanel});
     ranks_->share_logits(worker, rows, wanted.size());
   }
 
@@ -423,15 +455,35 @@ class Transformer::Pass {
       if (i > 0) worker.barrier();  // between two dealings
       linear(worker, matrices[i].matrix, operands[i], ranks_->root(cut, i, to));
     }
+    for (size_t i = 0; i < matrices.size(); ++i) {
+      const LinearTarget root = ranks_->root(cut, i, to);
+      share_columns(worker, root.y, root.stride, widths_.hidden, kDealtPanels);
+    }
     ranks_->add_roots(worker, cut, to);
   }
 
-  // y = W a, the panels dealt to the threads. done(panels) follows each piece.
+  // The panels of this rank, cut and dealt to its threads in runs of `unit`.
+  Range own_panels(const PackedMatrix& weight, size_t unit) const {
+    return sequence_.shares().own_columns(panels_of(weight), unit);
+  }
+  template <class Body>
+  void deal(Worker& worker, const PackedMatrix& weight, size_t unit, const Body& body) {
+    const Range own = own_panels(weight, unit);
+    worker.deal(length(own), unit, [&](Range panels) {
+      body(Range{own.begin + panels.begin, own.begin + panels.end});
+    });
+  }
+  // Of a product of this rank's rows, cut in runs of `panels` panels of y: the others' columns.
+  void share_columns(Worker& worker, float* y, size_t stride, size_t width, size_t panels) {
+    sequence_.share_columns(worker, {y, stride, rows_.size(), width, panels * kPanel});
+  }
+
+  // y = W a, this rank's panels dealt to the threads. done(panels) follows each piece.
   template <class Done>
   void linear(Worker& worker, const PackedMatrix& weight, const Activations& a,
               const LinearTarget& target, const Done& done) {
     const LinearJob job = {&weight, target.bias, a, target.y, target.stride, target.epilogue};
-    worker.deal(panels_of(weight), kDealtPanels, [&](Range panels) {
+    deal(worker, weight, kDealtPanels, [&](Range panels) {
       runtime_.kernels.linear(job, panels.begin, panels.end);
       done(panels);
     });
