@@ -7,8 +7,8 @@
 
 namespace rill::apps {
 
-/// A table of what each rank sent in the model's forward steps so far, how often, and how long it
-/// was at it, waiting included. Called by all ranks.
+/// A table of what each rank sent in the model's forward steps so far, how often, how long it was
+/// at it, waiting for others included, and which share of the steps that is. Called by all ranks.
 std::string comm_profile(const Ranks& ranks);
 
 }  // namespace rill::apps

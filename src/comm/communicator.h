@@ -25,6 +25,7 @@ struct Traffic {
   uint64_t messages = 0;  // of exchange as named; of the others one to each receiver
   uint64_t sent = 0;      // bytes that this rank gave away, each receiver counted
   double seconds = 0;     // in the calls, waiting included
+  double steps = 0;       // seconds of the forward steps that count_step() was told of
 };
 
 /// Memory of the ranks of one machine: a part of each, which all may read and write.
@@ -86,6 +87,10 @@ class Communicator {
   [[noreturn]] virtual void end_job(int status) = 0;
 
   const Traffic& traffic() const { return traffic_; }
+  /// A forward step took so long, calls included. A process by itself does not count.
+  void count_step(double seconds) {
+    if (size_ > 1) traffic_.steps += seconds;
+  }
 
  private:
   virtual void do_barrier() = 0;

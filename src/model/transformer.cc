@@ -6,6 +6,7 @@
 #include <atomic>
 #include <bit>
 #include <cassert>
+#include <chrono>
 #include <cmath>
 #include <cstring>
 #include <numeric>
@@ -628,7 +629,10 @@ void Transformer::forward(std::span<const SequenceStep> steps, float* logits, fl
   Growth growth(steps);
   pass_->clear();
   for (const SequenceStep& step : steps) pass_->add(step, growth.extend());
+  const auto start = std::chrono::steady_clock::now();
   size_t bad = pass_->run(logits, {hidden, middle_}, profile_);
+  const std::chrono::duration<double> took = std::chrono::steady_clock::now() - start;
+  runtime_.ranks.world().count_step(took.count());
   if (bad == rows) {
     growth.keep();
     return;

@@ -26,9 +26,14 @@ std::vector<Counted> counted(const std::string& profile) {
     size_t rank = 0;
     double seconds = 0;
     Counted c;
-    if (words >> rank >> c.tp.calls >> c.tp.sent >> seconds >> c.sp.calls >> c.sp.sent &&
-        rank == ranks.size())
+    double share = 0;  // of the steps, in percent
+    if (words >> rank >> c.tp.calls >> c.tp.sent >> seconds >> c.sp.calls >> c.sp.sent >> seconds >>
+            share &&
+        rank == ranks.size()) {
+      EXPECT_GT(share, 0);
+      EXPECT_LE(share, 100);
       ranks.push_back(c);
+    }
   }
   return ranks;
 }

@@ -69,10 +69,12 @@ TEST_F(RankPlan, SlowLinksBetweenNodesCost) {
 
 // A context is read by those who keep it.
 TEST_F(RankPlan, SequenceRanksShareTheContext) {
-  const double empty = predict({1, 4}, {0, 0, 1}, 1).computing;
+  const double empty = predict({1, 1}, {0, 0, 1}, 1).computing;
+  const double empty_four = predict({1, 4}, {0, 0, 1}, 1).computing;
   const double alone = predict({1, 1}, {0, 32767, 1}, 1).computing - empty;
-  const double four = predict({1, 4}, {0, 32767, 1}, 1).computing - empty;
+  const double four = predict({1, 4}, {0, 32767, 1}, 1).computing - empty_four;
   EXPECT_NEAR(four, alone / 4, 0.01 * alone);
+  EXPECT_NEAR(empty_four, empty / 4, 0.01 * empty);  // and the columns of a token's products
 }
 
 TEST_F(RankPlan, TheFastestThatFitsIsFirst) {
