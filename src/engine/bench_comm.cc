@@ -11,6 +11,10 @@
 
 #include "base/topology.h"
 #include "engine/bench_table.h"
+#include "model/arena.h"
+#include "model/config.h"
+#include "model/ranks.h"
+#include "model/tensor_ranks.h"
 
 namespace rill {
 namespace {
@@ -104,7 +108,8 @@ class GroupBench {
     for (const size_t bytes : kSizes) {
       const double seconds = time_of(world_, [&] { gathers ? gather(bytes) : swap(bytes, 1); });
       const double sent = static_cast<double>(bytes * (gathers ? others_ : 1)) * ranks_of_node_;
-      timings.push_back({between_nodes_, gathers, bytes, seconds, sent / seconds});
+      timings.push_back(
+          {between_nodes_, gathers ? "all_gather" : "exchange", bytes, seconds, sent / seconds});
       if (bytes == kSmall) line.latency = seconds;
       if (bytes == kLarge) line.bandwidth = sent / std::max(1e-9, seconds - line.latency);
     }
@@ -136,6 +141,37 @@ class GroupBench {
   std::vector<Outgoing> out_;
   std::vector<Incoming> in_;
 };
+
+// What tensor-parallel ranks do after a product that they have cut along k, beside the transport's
+// own sum of as many numbers: of one row of Qwen3-0.6B, and of a step of its prompt. For nodes
+// whose ranks can be one tensor-parallel group.
+void measure_sums(Communicator& world, Communicator& node, Team& team,
+                  std::vector<CommTiming>& timings) {
+  const double most = slowest(world, node.size()), least = -slowest(world, -node.size());
+  if (least < 2 || most > static_cast<double>(kLeaves)) return;
+  const ModelConfig config = published_model("qwen3-0.6b").config();
+  const size_t width = config.hidden_size;
+  const Ranks ranks(node, node.size(), 1);
+  for (const size_t rows : {size_t{1}, size_t{512}}) {
+    const auto tensor = TensorRanks::make(config, ranks, rows);
+    std::vector<float> x(rows * row_stride(width)), values(rows * width);
+    const ResidualSum to = {x.data(), row_stride(width), nullptr, rows};
+    const auto add = [&] {
+      team.run([&](Worker& worker) {
+        tensor->add_roots(worker, Cut::O, to);
+        worker.barrier();
+      });
+    };
+    const size_t bytes = values.size() * sizeof(float);
+    const auto keep = [&](const char* verb, double seconds) {
+      timings.push_back({false, verb, bytes, seconds,
+                         static_cast<double>(bytes) * static_cast<double>(node.size()) / seconds});
+    };
+    keep("sum in the tree", time_of(world, add));
+    if (!node.transport_sum(values)) continue;
+    keep("MPI_Allreduce", time_of(world, [&] { node.transport_sum(values); }));
+  }
+}
 
 // Of all ranks of this rank's node, measured at the same time.
 Ceilings node_ceilings(Communicator& world, Communicator& node, Team& team) {
@@ -173,6 +209,7 @@ CommBench measure_comm(Communicator& world, Team& team, const std::string& isa) 
   const auto size = static_cast<size_t>(node->size());
   GroupBench near(world, *node, false, size), far(world, *across, true, size);
   if (!near.alone()) c.here = near.run(bench.timings);
+  measure_sums(world, *node, team, bench.timings);
   if (!far.alone()) c.there = far.run(bench.timings);
   return bench;
 }
@@ -181,8 +218,7 @@ std::string CommBench::table() const {
   std::vector<std::vector<std::string>> cells = {
       {"between", "verb", "bytes of a rank", "µs a call", "GB/s of a node"}};
   for (const CommTiming& t : timings)
-    cells.push_back({t.between_nodes ? "nodes" : "ranks of a node",
-                     t.gather ? "all_gather" : "exchange", size_text(t.bytes),
+    cells.push_back({t.between_nodes ? "nodes" : "ranks of a node", t.verb, size_text(t.bytes),
                      fixed(1e6 * t.seconds), fixed(t.bandwidth / 1e9)});
   std::string text = constants.name + "; node: read " + fixed(constants.node.bandwidth / 1e9) +
                      " GB/s, fma " + fixed(constants.node.fma / 1e9, 0) + ", vdpbf16ps " +

@@ -13,10 +13,11 @@ namespace rill {
 
 /// One size of message, sent by all ranks at once.
 struct CommTiming {
-  bool between_nodes, gather;
+  bool between_nodes;
+  std::string verb;
   size_t bytes;      // that each rank gives
   double seconds;    // of one call
-  double bandwidth;  // bytes/s sent by all ranks of a node
+  double bandwidth;  // bytes/s given by all ranks of a node
 };
 
 struct CommBench {

@@ -112,15 +112,23 @@ class PartOfModel : public TensorRanks {
     for (size_t row = rows.begin; row < rows.end; ++row)
       for (size_t column = columns.begin; column < columns.end; column += kStrip) {
         const size_t n = std::min(kStrip, columns.end - column);
-        for (size_t i = 0; i < tree.roots.size(); ++i)
-          std::copy_n(roots[i] + row * width_ + column, n, sums[i]);
-        for (const RootTree::Step& step : tree.steps) add_to(sums[step.to], sums[step.from], n);
-        if (to.bias) add_to(sums[tree.sum], to.bias + column, n);
-        add_to(to.x + row * to.stride + column, sums[tree.sum], n);
+        const float* at[kLeaves];  // each root, then what was added to it
+        for (size_t i = 0; i < tree.roots.size(); ++i) at[i] = roots[i] + row * width_ + column;
+        for (const RootTree::Step& step : tree.steps) {
+          add(at[step.to], at[step.from], n, sums[step.to]);
+          at[step.to] = sums[step.to];
+        }
+        const float* sum = at[tree.sum];
+        if (to.bias) {
+          add(sum, to.bias + column, n, sums[tree.sum]);
+          sum = sums[tree.sum];
+        }
+        float* x = to.x + row * to.stride + column;
+        add(x, sum, n, x);
       }
   }
-  static void add_to(float* to, const float* from, size_t n) {
-    for (size_t i = 0; i < n; ++i) to[i] = to[i] + from[i];
+  static void add(const float* a, const float* b, size_t n, float* sum) {
+    for (size_t i = 0; i < n; ++i) sum[i] = a[i] + b[i];
   }
 
   size_t owner_of(int32_t token) const {
