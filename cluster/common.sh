@@ -5,6 +5,7 @@
 # shellcheck disable=SC2034,SC2086,SC2206  # the experiments use variables; lists are split into words
 set -u -o pipefail
 cluster_folder=$(cd "$(dirname "${BASH_SOURCE[0]}")" && pwd)
+root=${cluster_folder%/*}
 
 give_up() {
   echo "$(basename "$0"): $1" >&2
@@ -21,14 +22,12 @@ physical_cores() { # that this process may use: with hyper-threads, half of its 
 
 numa_nodes() { lscpu -p=NODE | grep -v '^#' | sort -u | wc -l; }
 
-powers_to() { # N: 1 2 4 ... N
-  local n
-  for ((n = 1; n < $1; n *= 2)); do echo "$n"; done
-  echo "$1"
-}
-
-joined() { # WORD...: a list for the programs, each number once and in order
-  printf '%s\n' "$@" | sort -nu | paste -sd,
+powers_to() { # N...: 1,2,4,...,N for the programs; of several N all of them, each number once
+  local last n
+  for last in "$@"; do
+    for ((n = 1; n < last; n *= 2)); do echo "$n"; done
+    echo "$last"
+  done | sort -nu | paste -sd,
 }
 
 # begin EXPERIMENT ARGUMENTS OF THE SCRIPT...: sets what the experiments go by:
@@ -53,7 +52,7 @@ begin() {
     give_up "this is a job of SLURM: sbatch cluster/$experiment.sbatch (or run it here, reduced, with --local)"
   fi
   load_modules
-  programs=${RILL_PROGRAMS:-$cluster_folder/../build/bin}
+  programs=${RILL_PROGRAMS:-$root/build/bin}
   [ -x "$programs/rill" ] || give_up "there is no program $programs/rill; build Rill (make), or let RILL_PROGRAMS name its folder"
   choose_shape
   choose_model
@@ -76,7 +75,7 @@ choose_shape() {
   if [ -n "${RILL_NODES:-}" ]; then
     node_counts=$RILL_NODES
   else
-    node_counts=$(powers_to "$most" | paste -sd' ')
+    node_counts=$(powers_to "$most" | tr , ' ')
   fi
   nodes=$(printf '%s\n' $node_counts | sort -n | tail -n 1)
   [ -z "$in_job" ] || [ "$nodes" -le "$most" ] ||
@@ -91,7 +90,7 @@ choose_shape() {
 
 choose_model() {
   if [ "$local" = yes ]; then
-    model=("$cluster_folder/../models/rill-demo")
+    model=("$root/models/rill-demo")
     repetitions=${RILL_REPETITIONS:-1}
   elif [ -n "${RILL_MODEL:-}" ]; then
     model=("$RILL_MODEL" --weights "${RILL_WEIGHTS:-auto}")
@@ -183,6 +182,7 @@ shapes() {
 
 # communication NODES: the constants for `rill plan --constants`, measured between their ranks.
 communication() {
+  [ "$local" = no ] || return 0 # it takes most of a minute
   local words constants=$results/$experiment-comm-$run.json
   launch_words "$1" "$per_node" "$threads"
   words+=("$programs/rill" bench --comm -t "$threads" -o json)
@@ -298,11 +298,11 @@ draw() { # TITLE X Y SERIES...: names of columns
       printf "set grid\nset key outside below\nset yrange [0:*]\nset offsets graph 0.03, graph 0.03, graph 0.03, 0\n"
       if (numeric) printf "set logscale x 2\n"
       printf "set xtics ("
-      for (p = 1; p <= places; p++) printf "%s\"%s\" %s", p > 1 ? ", " : "", at_place[p], numeric ? at_place[p] : p
+      for (p = 1; p <= places; p++) printf "%s\"%s\" %s", p == 1 ? "" : ", ", at_place[p], numeric ? at_place[p] : p
       print ")"
       for (c = 1; c <= curves; c++) printf "$curve%d << EOD\n%sEOD\n", c, data[c]
       for (c = 1; c <= curves; c++)
-        printf "%s$curve%d using 1:2 smooth unique with linespoints linewidth 2 pointtype %d title \"%s\"", c > 1 ? ", " : "plot ", c, c, labels[c]
+        printf "%s$curve%d using 1:2 smooth unique with linespoints linewidth 2 pointtype %d title \"%s\"", c == 1 ? "plot " : ", ", c, c, labels[c]
       print ""
     }' -v names="$*" -v x="$x" -v y="$y" -v title="$title" >"$script" || { failures=$((failures + 1)); return; }
   if ! command -v gnuplot >/dev/null; then
@@ -322,7 +322,7 @@ show() { # COLUMNS...: the table for people
       for (i = 1; i <= count; i++) {
         v = FNR == 1 ? name[i] : value(name[i])
         if (v ~ /^[0-9]+[.][0-9]+$/) v = sprintf("%.2f", v)
-        printf "%s%*s", i > 1 ? "  " : "", 10 > length(name[i]) ? 10 : length(name[i]), v
+        printf "%s%*s", i == 1 ? "" : "  ", (length(name[i]) < 10 ? 10 : length(name[i])), v
       }
       print ""
     }' -v names="$*" | tee -a "$record"
