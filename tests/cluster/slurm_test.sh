@@ -60,12 +60,24 @@ spread() { # the eight ranks are on four nodes, two on each
     "2 node1,2 node2,2 node3,2 node4," ]
 }
 
+# An experiment of the study, on 1, 2 and 4 nodes, each with a rank of one thread.
+study() { # LAUNCHER
+  rm -rf "$work/results"
+  RILL_LAUNCHER=$1 RILL_RESULTS=$work/results RILL_PROGRAMS=$programs RILL_CORES=1 RILL_RANKS_PER_NODE=1 \
+    OMPI_ALLOW_RUN_AS_ROOT=1 OMPI_ALLOW_RUN_AS_ROOT_CONFIRM=1 \
+    "$slurm" batch --nodes=4 --chdir="$root" "$root/cluster/03-batches.sbatch" --local &&
+    [ "$(cat "$work"/results/03-batches-*.csv | grep -c "\"$1\"")" -eq 15 ] && # 2 and 3 shapes of 3 batches
+    [ "$(cat "$work"/results/03-batches-*.csv | wc -l)" -eq 19 ] && ls "$work"/results/03-batches-*.txt
+}
+
 check "srun --nodes=4 spreads tasks over four nodes" spread
 check "srun --mpi=pmix, 8 ranks on 4 nodes" same_bits by_srun
 job "srun --mpi=pmix"
 check "sbatch, srun --mpi=pmix in the script" same_bits batch
 job "mpirun"
 check "sbatch, mpirun in the script" same_bits batch
+check "an experiment of the study, by srun" study srun
+check "an experiment of the study, by mpirun" study mpirun
 check "srun --ntasks=1 is a process by itself" one_task
 check "srun --mpi=none with two tasks is refused" without_mpi
 exit $failed
