@@ -1,11 +1,12 @@
 #!/usr/bin/env bash
 # SPDX-License-Identifier: Apache-2.0
 # Finds what Rill needs and this machine lacks, and installs it with apt-get (Debian, Ubuntu).
-#   tools/install-deps.sh [--check] [build] [ranks] [tools] [plots] [slurm] [mpich]
+#   tools/install-deps.sh [--check] [build] [ranks] [tools] [plots] [slurm] [mpich] [network]
 # build: what compiling and testing take (the default). tools: clang with its sanitizers, libFuzzer
 # and OpenMP, clang-format, and shellcheck. ranks: MPI, to run one model on several processes or
 # machines, and hwloc, which knows the memories of a machine. plots: gnuplot, which draws what benchmarks measured. slurm: what
-# cluster/local-slurm.sh starts. mpich: the other MPI, to test with it. --check: install nothing,
+# cluster/local-slurm.sh starts. mpich: the other MPI, to test with it. network: what
+# cluster/local-network.sh makes hosts with. --check: install nothing,
 # only say what is missing.
 # Silent when nothing is missing. Exit status 0: all there; 1: something is missing.
 set -u
@@ -15,9 +16,9 @@ groups=()
 for argument in "$@"; do
   case "$argument" in
     --check) check_only=yes ;;
-    build | ranks | tools | plots | slurm | mpich) groups+=("$argument") ;;
+    build | ranks | tools | plots | slurm | mpich | network) groups+=("$argument") ;;
     *)
-      echo "tools/install-deps.sh: '$argument' is unknown; use --check, build, ranks, tools, plots, slurm or mpich" >&2
+      echo "tools/install-deps.sh: '$argument' is unknown; use --check, build, ranks, tools, plots, slurm, mpich or network" >&2
       exit 2
       ;;
   esac
@@ -137,6 +138,7 @@ find_missing() {
         need slurm-client has sbatch
         need munge has munged
         ;;
+      network) need iproute2 has tc ;;
       mpich)
         need mpich has mpirun.mpich
         need libmpich-dev has mpicxx.mpich

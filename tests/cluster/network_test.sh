@@ -1,0 +1,30 @@
+#!/usr/bin/env bash
+# SPDX-License-Identifier: Apache-2.0
+# The communication model over a real network stack: two hosts, links of two rates.
+#   network_test.sh PROGRAMS      the folder of `rill`. Exit status 77: cannot run here.
+set -u
+programs=$1
+root=$(cd "$(dirname "$0")/../.." && pwd)
+work=$(mktemp -d)
+trap 'rm -rf "$work"' EXIT
+"$root/cluster/local-network.sh" --programs "$programs" --rates "500 100" --csv "$work/csv"
+status=$?
+[ "$status" -eq 0 ] || exit "$status"
+
+# Two rates, two shapes, a prompt and tokens. A prompt's communication is bound by the rate, which
+# tc keeps to within the headers of TCP and IP (5 %); 1.5 leaves room for ranks that share cores and
+# wait for each other. Tokens are bound by latency, which such waiting can multiply: they only must not
+# be faster than half of what was predicted.
+awk -F, '
+  NR > 1 { rows++; ratio = $7
+    if ($4 ~ /^pp/ && (ratio < 1 / 1.5 || ratio > 1.5)) { print "FAILED: a prompt took " ratio " times what was predicted: " $0; bad = 1 }
+    if ($4 ~ /^tg/ && ratio < 0.5) { print "FAILED: tokens took " ratio " times what was predicted: " $0; bad = 1 }
+    if ($4 ~ /^pp/) time[$1, $2] = $6 }
+  END {
+    if (rows != 8) { print "FAILED: " rows " rows, not 8"; bad = 1 }
+    for (tp = 1; tp <= 2; tp++) if (time[100, tp] < 3 * time[500, tp]) { print "FAILED: a fifth of the rate did not make tp " tp " three times slower"; bad = 1 }
+    exit bad }' "$work/csv" || exit 1
+if ip netns list 2>/dev/null | grep -q '^rill-'; then
+  echo "FAILED: namespaces are left"
+  exit 1
+fi
