@@ -80,10 +80,12 @@ ENTER
   chmod +x "$work/enter"
 }
 
-limit() { # RATE in Mbit/s: what leaves each host
+# RATE in Mbit/s: what leaves each host. The queue holds a second's worth, so that nothing is lost; up to
+# 64 KiB that wait while ranks compute go at once, which makes small messages faster than the rate.
+limit() {
   local host
   for host in $hosts; do
-    tc -n "$host" qdisc replace dev "$host" root tbf rate "$1mbit" burst 64kb latency 100ms
+    tc -n "$host" qdisc replace dev "$host" root tbf rate "$1mbit" burst 64kb latency 1000ms
   done
 }
 

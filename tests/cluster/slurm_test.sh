@@ -66,8 +66,8 @@ study() { # LAUNCHER
   RILL_LAUNCHER=$1 RILL_RESULTS=$work/results RILL_PROGRAMS=$programs RILL_CORES=1 RILL_RANKS_PER_NODE=1 \
     OMPI_ALLOW_RUN_AS_ROOT=1 OMPI_ALLOW_RUN_AS_ROOT_CONFIRM=1 \
     "$slurm" batch --nodes=4 --chdir="$root" "$root/cluster/03-batches.sbatch" --local &&
-    [ "$(cat "$work"/results/03-batches-*.csv | grep -c "\"$1\"")" -eq 15 ] && # 2 and 3 shapes of 3 batches
-    [ "$(cat "$work"/results/03-batches-*.csv | wc -l)" -eq 19 ] && ls "$work"/results/03-batches-*.txt
+    [ "$(cat "$work"/results/03-batches-*.csv | grep -c "\"$1\"")" -eq 12 ] && # 2 shapes of 3 batches on 2 nodes and on 4
+    [ "$(cat "$work"/results/03-batches-*.csv | wc -l)" -eq 16 ] && ls "$work"/results/03-batches-*.txt
 }
 
 check "srun --nodes=4 spreads tasks over four nodes" spread
