@@ -69,21 +69,20 @@ constexpr std::string_view kTerminated =
 constexpr std::string_view kInterrupted = "rill: rank 0: this job was interrupted (SIGINT)\n";
 
 /// A launcher that sees a rank go leaves soon, and what it has not read by then is lost: all ranks
-/// give it time for the first one's word.
+/// give it time for the first one's word. The first leaves before the others, whose end would have
+/// MPICH's launcher forget its exit status.
+template <bool kFirst>
 [[noreturn]] void leave(int signal) {
-  const timespec while_it_reads = {0, 300'000'000};
+  if (kFirst) (void)write_all(STDERR_FILENO, signal == SIGINT ? kInterrupted : kTerminated);
+  const timespec while_it_reads = {0, kFirst ? 300'000'000 : 600'000'000};
   ::nanosleep(&while_it_reads, nullptr);
   ::_exit(128 + signal);
 }
 
 void tell_of_end(const Communicator& world) {
   if (world.size() == 1) return;
-  const bool tells = world.rank() == 0;
   for (const int signal : {SIGTERM, SIGINT})
-    std::signal(signal, tells ? [](int caught) {
-      (void)write_all(STDERR_FILENO, caught == SIGINT ? kInterrupted : kTerminated);
-      leave(caught);
-    } : leave);
+    std::signal(signal, world.rank() == 0 ? leave<true> : leave<false>);
 }
 
 /// A mistake on the command line is every rank's, and each of them ends by itself. One that is not
@@ -113,7 +112,11 @@ int report(Program& program, const LastWord& last_word, const std::string& sente
   const auto turn = std::chrono::milliseconds(100 * std::min(world.rank(), 20));
   std::this_thread::sleep_for(turn);
   last_word.say(name + rank + one_line(sentence) + "\n" + table);
-  if (several) world.end_job(status);
+  if (several) {
+    // Launchers forget what they have not read of a rank when the job ends.
+    std::this_thread::sleep_for(std::chrono::milliseconds(200));
+    world.end_job(status);
+  }
   return status;
 }
 
