@@ -6,6 +6,8 @@ CMAKE_ARGS ?=
 CTEST_ARGS ?=
 MODEL ?= models/rill-demo
 FUZZ_SECONDS ?= 60
+# a folder of the libraries' source archives (tools/fetch-sources.sh FOLDER): nothing is installed
+SOURCES ?=
 ASAN_TESTS ?=
 # make compare: options of bench/compare/run.py
 COMPARE_ARGS ?=
@@ -15,7 +17,8 @@ BENCH_ARGS ?= --shape qwen3-0.6b --weights bf16 -p 512 -n 32 -r 3
 # Ninja where it is installed, else make; a build folder keeps the one that it began with.
 GENERATOR := $(if $(shell command -v ninja 2>/dev/null),Ninja,Unix Makefiles)
 configure = cmake --preset $(1) --log-level=WARNING \
-  $(if $(wildcard $(2)/CMakeCache.txt),,-G "$(GENERATOR)") $(CMAKE_ARGS)
+  $(if $(wildcard $(2)/CMakeCache.txt),,-G "$(GENERATOR)") \
+  $(if $(SOURCES),-DRILL_SOURCES=$(abspath $(SOURCES))) $(CMAKE_ARGS)
 ctest = ctest --output-on-failure --no-tests=error -j $(JOBS) $(CTEST_ARGS)
 sources = find src include apps tests bench tools -name '*.cc' -o -name '*.h'
 
@@ -26,12 +29,12 @@ space := $(subst ,, )
 .PHONY: format check-format fuzz asan tsan debug
 
 build: ## compile everything (the programs come to stand in build/bin/)
-	@tools/install-deps.sh --check build
+	@tools/install-deps.sh --check $(if $(SOURCES),compiler,build)
 	@$(call configure,release,build)
 	@cmake --build build --parallel $(JOBS)
 
 deps: ## install the Debian packages that are missing (apt-get, as root or with sudo)
-	@tools/install-deps.sh build ranks
+	@tools/install-deps.sh $(if $(SOURCES),--check compiler,build ranks)
 
 demo: deps ## install what is missing, build, and let the built-in model answer a question
 	@$(call configure,release,build)

@@ -13,8 +13,8 @@
 #include "commands.h"
 #include "common_options.h"
 #include "engine/generator.h"
-#include "line_editor.h"
 #include "progress_bar.h"
+#include "standard_input.h"
 #include "text/chat_template.h"
 #include "text/jsonl.h"
 

@@ -14,7 +14,7 @@
 #include "engine/generator.h"
 #include "generation_options.h"
 #include "interrupt.h"
-#include "line_editor.h"
+#include "standard_input.h"
 #include "text/chat_template.h"
 #include "text/unicode.h"
 

@@ -4,14 +4,13 @@
 #include <histedit.h>
 #include <unistd.h>
 
-#include <cerrno>
 #include <clocale>
 #include <cstdio>
 #include <cstring>
-#include <iostream>
 
 #include "base/error.h"
 #include "program.h"
+#include "standard_input.h"
 
 namespace rill::apps {
 
@@ -79,10 +78,8 @@ LineEditor::~LineEditor() = default;
 
 LineEditor::Input LineEditor::read() {
   if (state_ == nullptr) {
-    std::string line;
-    if (std::getline(std::cin, line)) return {Event::LINE, std::move(line)};
-    if (std::cin.bad()) fail("cannot read standard input; see where it comes from");
-    return {Event::END, ""};
+    std::optional<std::string> line = read_standard_input_line();
+    return line ? Input{Event::LINE, std::move(*line)} : Input{Event::END, ""};
   }
   state_->interrupted = false;
   int count = 0;
@@ -103,21 +100,6 @@ LineEditor::Input LineEditor::read() {
     history(state_->history, &event, H_ENTER, line.c_str());
   }
   return {Event::LINE, std::move(line)};
-}
-
-std::string read_standard_input() {
-  std::string text;
-  char buffer[1 << 16];
-  while (true) {
-    const ssize_t count = ::read(STDIN_FILENO, buffer, sizeof(buffer));
-    if (count == 0) return text;
-    if (count < 0 && errno == EINTR) continue;
-    if (count < 0) {
-      fail("cannot read standard input (", std::strerror(errno),
-           "), expected text; see where it comes from");
-    }
-    text.append(buffer, static_cast<size_t>(count));
-  }
 }
 
 }  // namespace rill::apps

@@ -1,8 +1,8 @@
 // SPDX-License-Identifier: Apache-2.0
-// Lines from a person (edited with libedit) or from a file or pipe (read as they are).
+// Lines from a person (edited with libedit, where Rill was built with it) or from a file or pipe
+// (read as they are).
 #pragma once
 #include <memory>
-#include <optional>
 #include <string>
 
 namespace rill::apps {
@@ -29,8 +29,5 @@ class LineEditor {
   std::string prompt_;
   std::unique_ptr<State> state_;  // null when standard input is no terminal
 };
-
-/// All of standard input.
-std::string read_standard_input();
 
 }  // namespace rill::apps

@@ -1,8 +1,9 @@
 #!/usr/bin/env bash
 # SPDX-License-Identifier: Apache-2.0
 # Finds what Rill needs and this machine lacks, and installs it with apt-get (Debian, Ubuntu).
-#   tools/install-deps.sh [--check] [build] [ranks] [tools] [plots] [slurm] [mpich] [network]
-# build: what compiling and testing take (the default). tools: clang with its sanitizers, libFuzzer
+#   tools/install-deps.sh [--check] [build] [compiler] [ranks] [tools] [plots] [slurm] [mpich] [network]
+# build: what compiling and testing take (the default). compiler: of that, what remains where the
+# libraries come from a folder of source archives (tools/fetch-sources.sh). tools: clang with its sanitizers, libFuzzer
 # and OpenMP, clang-format, and shellcheck. ranks: MPI, to run one model on several processes or
 # machines, and hwloc, which knows the memories of a machine. plots: gnuplot, which draws what benchmarks measured. slurm: what
 # cluster/local-slurm.sh starts. mpich: the other MPI, to test with it. network: what
@@ -16,9 +17,9 @@ groups=()
 for argument in "$@"; do
   case "$argument" in
     --check) check_only=yes ;;
-    build | ranks | tools | plots | slurm | mpich | network) groups+=("$argument") ;;
+    build | compiler | ranks | tools | plots | slurm | mpich | network) groups+=("$argument") ;;
     *)
-      echo "tools/install-deps.sh: '$argument' is unknown; use --check, build, ranks, tools, plots, slurm, mpich or network" >&2
+      echo "tools/install-deps.sh: '$argument' is unknown; use --check, build, compiler, ranks, tools, plots, slurm, mpich or network" >&2
       exit 2
       ;;
   esac
@@ -93,16 +94,21 @@ clang_runtime_package() {
   echo "libclang-rt-${version:-14}-dev"
 }
 
+need_compiler() {
+  need g++ new_enough_compiler
+  if [ ${#missing[@]} -eq 0 ] && ! has_openmp >/dev/null 2>&1; then missing+=(libomp-dev); fi
+  need make has make
+  need cmake new_enough_cmake
+}
+
 find_missing() {
   missing=()
   local group
   for group in "${groups[@]}"; do
     case "$group" in
+      compiler) need_compiler ;;
       build)
-        need g++ new_enough_compiler
-        if [ ${#missing[@]} -eq 0 ] && ! has_openmp >/dev/null 2>&1; then missing+=(libomp-dev); fi
-        need make has make
-        need cmake new_enough_cmake
+        need_compiler
         need ninja-build has ninja
         need binutils has nm
         need pkg-config has pkg-config
