@@ -1,0 +1,26 @@
+#!/usr/bin/env bash
+# SPDX-License-Identifier: Apache-2.0
+# Builds everything with MPICH, in a build folder of its own, and runs the tests of ranks under its
+# launcher. Usage: mpich_test.sh BUILD_FOLDER [CMAKE_OPTIONS...]
+set -eu
+root=$(cd "$(dirname "$0")/../.." && pwd)
+mkdir -p "$1/launcher"
+build=$(cd "$1" && pwd)
+shift
+# Scripts, as the launcher looks for its helper beside itself.
+for program in mpirun mpiexec mpicxx; do
+  printf '#!/bin/sh\nexec %s "$@"\n' "$(command -v "$program.mpich")" >"$build/launcher/$program"
+  chmod +x "$build/launcher/$program"
+done
+export PATH="$build/launcher:$PATH"
+cmake -S "$root" -B "$build" -DCMAKE_BUILD_TYPE=Release -DRILL_MPI=ON \
+  -DMPI_CXX_COMPILER="$build/launcher/mpicxx" --log-level=WARNING "$@"
+cmake --build "$build" --parallel "$(nproc)"
+# Were they really built with it?
+ldd "$build/bin/rill" | grep -q libmpich || {
+  echo "$build/bin/rill is not linked with MPICH:" >&2
+  ldd "$build/bin/rill" >&2
+  exit 1
+}
+ctest --test-dir "$build" --output-on-failure --no-tests=error -j "$(nproc)" \
+  -R '^(mpi_test|failure_test|plan_mpi_test|launcher_test|comm_test|fault_test|handshake_test)[.]'
