@@ -108,15 +108,30 @@ start() { # NODES
   exit 1
 }
 
+# Daemons write their state as they go, so their end is awaited: the folder may be removed after it.
 stop() {
-  local file
+  local file pid pids=()
   scancel --user=root >/dev/null 2>&1 || true
   for file in "$folder"/*/slurmd.pid "$folder/slurmctld.pid" /run/munge/rill.pid; do
     if [ -f "$file" ]; then
-      kill "$(cat "$file")" 2>/dev/null || true
-      rm -f "$file"
+      pid=$(cat "$file")
+      if kill "$pid" 2>/dev/null; then pids+=("$pid"); fi
     fi
   done
+  for _ in $(seq 100); do
+    any_runs "${pids[@]}" || break
+    sleep 0.1
+  done
+  if any_runs "${pids[@]}"; then kill -KILL "${pids[@]}" 2>/dev/null || true; fi
+  rm -f "$folder"/*/slurmd.pid "$folder/slurmctld.pid" /run/munge/rill.pid
+}
+
+any_runs() { # PIDS...
+  local pid
+  for pid in "$@"; do
+    if kill -0 "$pid" 2>/dev/null; then return 0; fi
+  done
+  return 1
 }
 
 batch() { # ARGUMENTS OF SBATCH...: fails as the job fails

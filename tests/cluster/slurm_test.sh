@@ -9,7 +9,7 @@ root=$(cd "$(dirname "$0")/../.." && pwd)
 slurm=$root/cluster/local-slurm.sh
 work=$(mktemp -d)
 export RILL_SLURM=$work/slurm OMP_NUM_THREADS=1
-trap '"$slurm" stop; rm -rf "$work"' EXIT
+trap '"$slurm" stop || true; rm -rf "$work"' EXIT
 "$slurm" start 4
 
 failed=0
