@@ -4,7 +4,7 @@
 #   tools/install-deps.sh [--check] [build] [compiler] [ranks] [tools] [plots] [slurm] [mpich] [network]
 # build: what compiling and testing take (the default). compiler: of that, what remains where the
 # libraries come from a folder of source archives (tools/fetch-sources.sh). tools: clang with its sanitizers, libFuzzer
-# and OpenMP, clang-format, and shellcheck. ranks: MPI, to run one model on several processes or
+# and OpenMP, clang-format, shellcheck, and valgrind, which counts instructions. ranks: MPI, to run one model on several processes or
 # machines, and hwloc, which knows the memories of a machine. plots: gnuplot, which draws what benchmarks measured. slurm: what
 # cluster/local-slurm.sh starts. mpich: the other MPI, to test with it. network: what
 # cluster/local-network.sh makes hosts with. --check: install nothing,
@@ -131,6 +131,8 @@ find_missing() {
         need libomp-dev clang_openmp
         need clang-format has clang-format
         need shellcheck has shellcheck
+        need valgrind has valgrind
+        need python3 has python3
         ;;
       ranks)
         need libopenmpi-dev has mpicxx
