@@ -4,6 +4,7 @@
 #include <vector>
 
 #include "base/phase_clock.h"
+#include "base/team.h"
 
 namespace rill {
 
@@ -77,6 +78,11 @@ class Profile {
   double total_ = 0;
   size_t steps_ = 0;
 };
+
+/// What a thread does from now on.
+inline void begin(Worker& worker, Operation operation) {
+  worker.enter(static_cast<size_t>(operation));
+}
 
 /// "waiting", "embedding", ... : as tables name it.
 const char* to_string(Operation operation);

@@ -15,6 +15,8 @@
 
 namespace rill {
 
+class ForwardPass;
+
 /// One sequence's share of a forward step: `tokens` are appended to `sequence`.
 struct SequenceStep {
   KvSequence* sequence;
@@ -56,13 +58,12 @@ class Transformer {
   size_t most_context() const { return most_context_; }
 
  private:
-  class Pass;
   const ModelConfig& config_;
   const Arithmetic arithmetic_;
   const Weights& weights_;
   const Runtime runtime_;
   const size_t most_rows_, most_context_;
-  std::unique_ptr<Pass> pass_;
+  std::unique_ptr<ForwardPass> pass_;
   Profile* profile_ = nullptr;
   float* middle_ = nullptr;
 };

@@ -1,0 +1,106 @@
+// SPDX-License-Identifier: Apache-2.0
+// What the files of Attention share: tiles of query rows, the keys that they meet, and the scratch
+// that threads meet them in.
+#pragma once
+#include <algorithm>
+#include <array>
+
+#include "model/arena.h"
+#include "model/attention.h"
+
+namespace rill {
+
+/// Passes that a task makes side by side over its blocks. Those of several tiles read K and V of a
+/// block from a near cache, all but the first: four halve what two read (a long context does not
+/// fit the last cache), and their states still fit the second; eight gain no more. Fewer tiles
+/// than that, as in decode, take several lanes of stripes instead, and so read longer runs of
+/// memory.
+constexpr size_t kPassesPerTask = 4;
+/// Tasks a thread should have to choose from, so that none waits long for the last.
+constexpr size_t kTasksPerThread = 4;
+constexpr size_t kMostBlockTokens = 1024;
+
+inline size_t tiles_of(size_t folded_rows) {
+  return (folded_rows + kMostRows - 1) / kMostRows;
+}
+
+inline size_t stripe_tokens(const AttentionShape& shape) {
+  return stripe_length(shape.block_size);
+}
+
+// Subtrees whose states are kept apart: plan() splits only when there are fewer tiles than wanted
+// tasks, and then into less than twice as many as wanted.
+inline size_t most_partial(int threads) {
+  return 2 * kTasksPerThread * static_cast<size_t>(threads);
+}
+
+// One thread's scratch.
+struct ThreadScratch {
+  float* states;      // [kPassesPerTask][kLiveStates] states (streaming), [kLiveStates] (standard)
+  std::byte* kernel;  // attention_scratch_bytes
+  std::byte* scores;  // of the whole context (standard)
+  size_t bytes;
+};
+
+inline ThreadScratch lay_out_thread(const AttentionShape& shape, size_t most_context,
+                                    std::byte* base) {
+  Arena arena(base);
+  const bool streaming = shape.type == AttentionType::STREAMING;
+  ThreadScratch s{};
+  s.states = arena.take<float>((streaming ? kPassesPerTask : 1) * kLiveStates *
+                               state_floats(shape.head_dim));
+  s.kernel = arena.take<std::byte>(streaming ? attention_scratch_bytes(shape.block_size) : 0);
+  s.scores = arena.take<std::byte>(streaming ? 0 : attention_scratch_bytes(most_context));
+  s.bytes = arena.used();
+  return s;
+}
+
+// The pool blocks behind a run of keys, as kernels take them, and the one that is read next.
+struct KeyBlocks {
+  std::array<const std::byte*, kMostBlockTokens / kBlockTokens + 1> k, v;
+
+  KeyBlocks(const KvSequence& sequence, size_t layer, size_t kv_head, Range keys, size_t next) {
+    const auto put = [&](size_t to, size_t key) {
+      const uint32_t block = sequence.blocks()[key / kBlockTokens];
+      k[to] = sequence.cache().k(block, layer, kv_head);
+      v[to] = sequence.cache().v(block, layer, kv_head);
+    };
+    size_t n = 0;
+    for (size_t key = keys.begin; key < keys.end; key += kBlockTokens) put(n++, key);
+    put(n, next);
+  }
+};
+
+// Up to kMostRows folded rows.
+struct Attention::Tile {
+  const AttentionQueries* queries;
+  size_t kv_head, first, rows;
+  const std::byte* q;
+  size_t q_slice_bytes;
+  size_t sees[kMostRows];  // keys that each row sees, ascending
+  size_t most;             // that the last row sees
+
+  // The keys of this tile's sequence in a block, as far as any row sees them.
+  AttentionTile over(const AttentionShape& shape, Range keys, const KeyBlocks& blocks,
+                     int32_t* visible) const {
+    AttentionTile tile{};
+    tile.kv = shape.kv;
+    tile.operand = shape.operand;
+    tile.head_dim = shape.head_dim;
+    tile.rows = rows;
+    tile.q = q;
+    tile.q_slice_bytes = q_slice_bytes;
+    tile.k = blocks.k.data();
+    tile.v = blocks.v.data();
+    tile.first = keys.begin % kBlockTokens;
+    tile.keys = std::min(keys.end - keys.begin, round_up(most - keys.begin, 16));
+    if (sees[0] < keys.begin + tile.keys) {
+      for (size_t r = 0; r < rows; ++r)
+        visible[r] = static_cast<int32_t>(sees[r] > keys.begin ? sees[r] - keys.begin : 0);
+      tile.visible = visible;
+    }
+    return tile;
+  }
+};
+
+}  // namespace rill

@@ -1,0 +1,80 @@
+// SPDX-License-Identifier: Apache-2.0
+#include "model/linear_layers.h"
+
+#include <array>
+
+namespace rill {
+
+LinearLayers::LinearLayers(const Model& model, const StepScratch& scratch, SequenceRanks& sequence,
+                           TensorRanks& tensor)
+    : model_(model),
+      scratch_(scratch),
+      sequence_(sequence),
+      tensor_(tensor),
+      ahead_(static_cast<size_t>(model.runtime.team.size())) {}
+
+void LinearLayers::project(Worker& worker, Cut cut, const std::vector<CutMatrix>& matrices,
+                           const ProjectionInput& input) {
+  const size_t hidden = model_.config.hidden_size;
+  const ResidualSum to = {scratch_.x, row_stride(hidden), input.bias, rows()};
+  std::array<Activations, kMostSubtrees> operands;
+  convert(worker, matrices, input, operands.data());
+  begin(worker, cut == Cut::O ? Operation::O : Operation::DOWN);
+  for (size_t i = 0; i < matrices.size(); ++i) {
+    if (i > 0) worker.barrier();  // between two dealings
+    product(worker, matrices[i].matrix, operands[i], tensor_.root(cut, i, to));
+  }
+  for (size_t i = 0; i < matrices.size(); ++i) {
+    const LinearTarget root = tensor_.root(cut, i, to);
+    share_columns(worker, root.y, root.stride, hidden, kDealtPanels);
+  }
+  tensor_.add_roots(worker, cut, to);
+}
+
+void LinearLayers::meet(Worker& worker, const PackedMatrix& next) {
+  if (rows() > kMostRows) {
+    worker.barrier();
+    return;
+  }
+  ReadAhead& ahead = ahead_[static_cast<size_t>(worker.index())];
+  const Range own = own_panels(next, kDealtPanels);
+  ahead.aim(next, own.begin + worker.share(length(own), kDealtPanels).begin);
+  worker.barrier([&] { ahead.ask(); });
+}
+
+void LinearLayers::meet(Worker& worker, const std::vector<CutMatrix>& next) {
+  static constexpr PackedMatrix kNone{};
+  meet(worker, next.empty() ? kNone : next.front().matrix);
+}
+
+// The operands of a projection: the columns of each of its matrices.
+void LinearLayers::convert(Worker& worker, const std::vector<CutMatrix>& matrices,
+                           const ProjectionInput& input, Activations* operands) {
+  begin(worker, Operation::NORMS);
+  const bool everyone = !shared(rows());
+  const Range mine = everyone ? Range{0, rows()} : worker.share(rows());
+  size_t place = 0;
+  for (size_t i = 0; i < matrices.size(); ++i) {
+    const Range columns = matrices[i].columns;
+    const Activations& a = operands[i] = operand(worker, rows(), length(columns), place);
+    place += rows() * a.stride_bytes;
+    for (size_t row = mine.begin; row < mine.end; ++row)
+      model_.runtime.kernels.convert(a.operand, input.from + row * input.stride + columns.begin,
+                                     length(columns), a.depth, a.data + row * a.stride_bytes);
+  }
+  if (!everyone) worker.barrier();
+}
+
+// A place for rows of `width` values, `offset` bytes into the operands' scratch.
+Activations LinearLayers::operand(const Worker& worker, size_t rows, size_t width,
+                                  size_t offset) const {
+  Activations a{};
+  a.operand = model_.arithmetic.linear;
+  a.rows = rows;
+  a.depth = round_up(width, kDepthUnit);
+  a.stride_bytes = model_.runtime.kernels.activation_bytes(a.operand, a.depth);
+  a.data = (shared(rows) ? scratch_.activations : scratch_.own_operands(worker.index())) + offset;
+  return a;
+}
+
+}  // namespace rill

@@ -1,0 +1,107 @@
+// SPDX-License-Identifier: Apache-2.0
+// The linear layers of a forward pass: their operands, how their panels are dealt to ranks and
+// threads, and where their products go.
+#pragma once
+#include <vector>
+
+#include "model/model.h"
+#include "model/profile.h"
+#include "model/read_ahead.h"
+#include "model/sequence_ranks.h"
+#include "model/step_scratch.h"
+#include "model/tensor_ranks.h"
+
+namespace rill {
+
+/// The input of a projection, fp32 [rows][stride], and what is added to its product (or null).
+struct ProjectionInput {
+  const float* from;
+  size_t stride;
+  const float* bias;
+};
+
+/// By all threads of a parallel region. `rows` are this rank's, as `sequence` deals them.
+class LinearLayers {
+ public:
+  LinearLayers(const Model& model, const StepScratch& scratch, SequenceRanks& sequence,
+               TensorRanks& tensor);
+
+  /// The operand of a linear layer. make(row, scratch) returns the row in fp32, in `scratch`
+  /// ([hidden] floats of this thread) or elsewhere. Many rows are shared out and need a barrier.
+  template <class Make>
+  Activations prepare(Worker& worker, size_t rows, size_t width, const Make& make);
+
+  /// y = W a, this rank's panels dealt to the threads. done(panels) follows each piece.
+  template <class Done>
+  void product(Worker& worker, const PackedMatrix& weight, const Activations& a,
+               const LinearTarget& target, const Done& done);
+  void product(Worker& worker, const PackedMatrix& weight, const Activations& a,
+               const LinearTarget& target) {
+    product(worker, weight, a, target, [](Range) {});
+  }
+  /// x += W from + bias, for a matrix that ranks cut along k: the roots of its subtrees of leaves
+  /// are added in their tree (docs/arithmetic.md, section 8).
+  void project(Worker& worker, Cut cut, const std::vector<CutMatrix>& matrices,
+               const ProjectionInput& input);
+
+  /// The panels of this rank, cut and dealt to its threads in runs of `unit`: body(panels).
+  template <class Body>
+  void deal(Worker& worker, const PackedMatrix& weight, size_t unit, const Body& body);
+  /// Of a product of this rank's rows, cut in runs of `panels` panels of y: the others' columns.
+  void share_columns(Worker& worker, float* y, size_t stride, size_t width, size_t panels) {
+    sequence_.share_columns(worker, {y, stride, rows(), width, panels * kPanel});
+  }
+  /// A barrier. A thread that waits asks for its share of the next weight.
+  void meet(Worker& worker, const PackedMatrix& next);
+  void meet(Worker& worker, const std::vector<CutMatrix>& next);
+
+ private:
+  size_t rows() const { return length(sequence_.shares().own()); }
+  Range own_panels(const PackedMatrix& weight, size_t unit) const {
+    const size_t panels = (weight.outputs + kPanel - 1) / kPanel;
+    return sequence_.shares().own_columns(panels, unit);
+  }
+  static bool shared(size_t rows) { return rows > kPrivateRows; }
+  Activations operand(const Worker& worker, size_t rows, size_t width, size_t offset) const;
+  void convert(Worker& worker, const std::vector<CutMatrix>& matrices, const ProjectionInput& input,
+               Activations* operands);
+
+  const Model model_;
+  const StepScratch& scratch_;
+  SequenceRanks& sequence_;
+  TensorRanks& tensor_;
+  std::vector<ReadAhead> ahead_;  // [threads]
+};
+
+template <class Make>
+Activations LinearLayers::prepare(Worker& worker, size_t rows, size_t width, const Make& make) {
+  begin(worker, Operation::NORMS);
+  Activations a = operand(worker, rows, width, 0);
+  float* own = scratch_.own_row(worker.index());
+  const Range mine = shared(rows) ? worker.share(rows) : Range{0, rows};
+  for (size_t row = mine.begin; row < mine.end; ++row)
+    model_.runtime.kernels.convert(a.operand, make(row, own), width, a.depth,
+                                   a.data + row * a.stride_bytes);
+  if (shared(rows)) worker.barrier();
+  return a;
+}
+
+template <class Body>
+void LinearLayers::deal(Worker& worker, const PackedMatrix& weight, size_t unit, const Body& body) {
+  const Range own = own_panels(weight, unit);
+  worker.deal(length(own), unit, [&](Range panels) {
+    body(Range{own.begin + panels.begin, own.begin + panels.end});
+  });
+}
+
+template <class Done>
+void LinearLayers::product(Worker& worker, const PackedMatrix& weight, const Activations& a,
+                           const LinearTarget& target, const Done& done) {
+  const LinearJob job = {&weight, target.bias, a, target.y, target.stride, target.epilogue};
+  deal(worker, weight, kDealtPanels, [&](Range panels) {
+    model_.runtime.kernels.linear(job, panels.begin, panels.end);
+    done(panels);
+  });
+}
+
+}  // namespace rill
