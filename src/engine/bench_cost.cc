@@ -85,6 +85,8 @@ Ceiling ceiling_of(Operand operand, const std::string& isa) {
 }
 
 IdealTime ideal_time(const Work& work, Ceiling ceiling, const Ceilings& measured) {
+  // What VDPBF16PS does, two FMAs do too, and on some processors sooner.
+  if (ceiling == Ceiling::VDPBF16PS && measured.fma > measured.vdpbf16ps) ceiling = Ceiling::FMA;
   const double computing = work.flops / value_of(measured, ceiling);
   const double reading = work.bytes / measured.bandwidth;
   return computing > reading ? IdealTime{computing, ceiling}

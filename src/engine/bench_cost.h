@@ -47,7 +47,8 @@ struct IdealTime {
   Ceiling binding = Ceiling::BANDWIDTH;  // the one with the largest share of `seconds`
 };
 
-/// max(flops / peak of `ceiling`, bytes / bandwidth).
+/// max(flops / peak of `ceiling`, bytes / bandwidth). VDPBF16PS gives way to FMA where that is the
+/// faster of the two: a share of the slower one's peak would flatter.
 IdealTime ideal_time(const Work& work, Ceiling ceiling, const Ceilings& measured);
 
 /// One sequence's part of a step: `tokens` new ones after `start` that are in its cache.

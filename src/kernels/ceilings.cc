@@ -5,6 +5,7 @@
 
 #include <algorithm>
 #include <atomic>
+#include <cmath>
 #include <cstdint>
 #include <cstring>
 #include <utility>
@@ -133,6 +134,13 @@ void measure_vectors(Team& team, Effort effort, Ceilings& ceilings) {
   if (__builtin_cpu_supports("avx512bf16")) best(ceilings.vdpbf16ps, bf16_zmm, 12 * 64);
 }
 
+/// The lesser of `best` and the seconds that a short run of the loop takes.
+double quicker(double best, void (*run)(uint64_t), uint64_t iterations) {
+  const double start = seconds_now();
+  run(iterations);
+  return std::min(best, seconds_now() - start);
+}
+
 /// Reads a line at `p`; no sum, so that nothing but the loads takes time.
 template <bool kAvx>
 inline void read_line(const std::byte* p) {
@@ -147,7 +155,25 @@ bool has_avx() {
   return __builtin_cpu_supports("avx2");
 }
 
+double measure_bf16_dot_gain() {
+  __builtin_cpu_init();
+  if (!__builtin_cpu_supports("avx512f") || !__builtin_cpu_supports("avx512bf16")) return 0;
+  // Runs that are long enough for the clock and short enough that most are not interrupted, in
+  // turns and over a time in which a core wakes its wide units.
+  constexpr uint64_t kShort = 1000;
+  double fma = INFINITY, dot = INFINITY;
+  for (int round = 0; round < 12; ++round) {
+    fma = quicker(fma, fma_zmm, kShort);
+    dot = quicker(dot, bf16_zmm, kShort);
+  }
+  return 2 * fma / dot;  // an instruction does twice the operations
+}
+
 #else
+
+double measure_bf16_dot_gain() {
+  return 0;
+}
 
 void measure_vectors(Team&, Effort, Ceilings&) {}
 
@@ -287,6 +313,10 @@ Ceilings CeilingProbe::measure() {
 
 Ceilings measure_ceilings(Team& team, size_t working_set) {
   return CeilingProbe(team, working_set).first();
+}
+
+double bf16_dot_gain() {
+  return measure_bf16_dot_gain();
 }
 
 }  // namespace rill

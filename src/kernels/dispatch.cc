@@ -6,6 +6,7 @@
 #include <cstring>
 
 #include "base/error.h"
+#include "kernels/ceilings.h"
 #include "kernels/kernels.h"
 
 namespace rill {
@@ -112,6 +113,11 @@ bool bf16_dot_matches() {
   return matches;
 }
 
+bool bf16_dot_pays() {
+  static const bool pays = bf16_dot_gain() >= 1;
+  return pays;
+}
+
 const Kernels& choose_kernels(const std::string& name) {
   std::string wanted = name;
   const char* source = "--isa";
@@ -123,9 +129,12 @@ const Kernels& choose_kernels(const std::string& name) {
   const bool best = wanted.empty() || wanted == "auto";
   for (const Kernels* kernels : all_kernels()) {
     if (!best && wanted != kernels->name) continue;
-    if (kernels->supported()) return *kernels;
-    if (!best)
+    if (!kernels->supported()) {
+      if (best) continue;
       fail(source, " is '", wanted, "', which this CPU does not run; use one of ", known_names());
+    }
+    if (best && kernels == &kKernelsAvx512Bf16 && !bf16_dot_pays()) continue;
+    return *kernels;
   }
   fail(source, " is '", wanted, "'; use one of ", known_names());
 }

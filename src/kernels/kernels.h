@@ -12,11 +12,16 @@ namespace rill {
 const std::vector<const Kernels*>& all_kernels();
 
 /// The best table that this processor runs, or the one that `name` asks for ("" or "auto": what
-/// RILL_ISA says, else the best). Throws rill::Error for an unknown or unsupported name.
+/// RILL_ISA says, else the best; "avx512bf16" is that only where its dot product pays). Throws
+/// rill::Error for an unknown or unsupported name.
 const Kernels& choose_kernels(const std::string& name = "");
 
 /// Whether VDPBF16PS gives the bits of its twin on this processor (checked once, at choice).
 bool bf16_dot_matches();
+
+/// Whether VDPBF16PS does at least as many operations a second as FMA on this processor (measured
+/// once, at choice): else the table without it is faster, and has the same bits.
+bool bf16_dot_pays();
 
 /// Sets flush-to-zero, denormals-are-zero and round-to-nearest for a thread; restores on exit.
 class FloatMode {

@@ -45,6 +45,17 @@ TEST(CeilingsTest, MeasuresAgainInAShortTime) {
   EXPECT_LT(again.bandwidth, 1e13);
 }
 
+TEST(CeilingsTest, BriefComparisonOfInstructionsIsNotMovedByOtherWork) {
+  const double gain = bf16_dot_gain();
+  EXPECT_EQ(gain > 0, static_cast<bool>(__builtin_cpu_supports("avx512bf16")));
+  // Rates of instructions on one core are 1/2, 1, 2, ... of each other: the root of 2 off would be
+  // another one.
+  for (int i = 0; i < 20; ++i) {
+    EXPECT_LE(bf16_dot_gain(), gain * 1.4);
+    EXPECT_GE(bf16_dot_gain(), gain / 1.4);
+  }
+}
+
 TEST(CeilingsTest, KeepsTheBestOfEach) {
   Ceilings a, b;
   a.fma = 2;

@@ -103,6 +103,20 @@ TEST(CostModel, Int8KeysAndValuesWithTheirScales) {
   EXPECT_EQ(work.ideal(ceilings, measured).binding, Ceiling::VDPBF16PS);
 }
 
+TEST(CostModel, SlowDotProductsAreHeldAgainstFma) {
+  Ceilings measured;
+  measured.fma = 4e9;
+  measured.vdpbf16ps = 2e9;
+  measured.bandwidth = 1e12;
+  const IdealTime slow = ideal_time({8e9, 0}, Ceiling::VDPBF16PS, measured);
+  EXPECT_EQ(slow.binding, Ceiling::FMA);
+  EXPECT_DOUBLE_EQ(slow.seconds, 2);
+  measured.vdpbf16ps = 8e9;
+  const IdealTime fast = ideal_time({8e9, 0}, Ceiling::VDPBF16PS, measured);
+  EXPECT_EQ(fast.binding, Ceiling::VDPBF16PS);
+  EXPECT_DOUBLE_EQ(fast.seconds, 1);
+}
+
 TEST(CostModel, EveryOperationAgainstItsOwnCeiling) {
   const ModelConfig config = published_model("qwen3-0.6b").config();
   Ceilings measured;

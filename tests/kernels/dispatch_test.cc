@@ -13,7 +13,8 @@ TEST(Dispatch, TakesTheBestThatRuns) {
   EXPECT_TRUE(best.supported());
   for (const Kernels* kernels : all_kernels()) {
     if (kernels == &best) break;
-    EXPECT_FALSE(kernels->supported()) << kernels->name << " is better and runs";
+    const bool pays = std::string(kernels->name) != "avx512bf16" || bf16_dot_pays();
+    EXPECT_FALSE(kernels->supported() && pays) << kernels->name << " is better and runs";
   }
 }
 
@@ -28,6 +29,13 @@ TEST(Dispatch, CanBeForced) {
     } else {
       EXPECT_THROW(choose_kernels(kernels->name), Error);
     }
+  }
+}
+
+TEST(Dispatch, TakesTheDotProductOfBf16OnlyWhereItPays) {
+  unsetenv("RILL_ISA");
+  if (!bf16_dot_pays()) {
+    EXPECT_STRNE(choose_kernels().name, "avx512bf16");
   }
 }
 
