@@ -135,7 +135,7 @@ void add_model_options(CLI::App& app, RawOptions& raw) {
   parsed("--weights", common.arithmetic.weights, parse_weight_type,
          "auto, bf16, f16, f32, int8 or int4 (default auto: as stored)");
   parsed("--compute", common.arithmetic.compute, parse_compute_type,
-         "auto, f32 or bf16 (default auto)");
+         "auto, f32, bf16 or bf16x32 (default auto)");
   parsed("--kv", common.arithmetic.kv, parse_kv_type,
          "auto, int8, f16, bf16 or f32 (default auto)");
   app.add_option("--method,--isa", raw.asked.method,

@@ -246,7 +246,7 @@ void add_bench_attention_command(Program& program) {
         description);
   };
   parsed("--compute", options->arithmetic.compute, parse_compute_type,
-         "auto, f32 or bf16 (default auto: bf16)");
+         "auto, f32, bf16 or bf16x32 (default auto: bf16)");
   parsed("--kv", options->arithmetic.kv, parse_kv_type,
          "type of the KV cache: auto, int8, f16, bf16 or f32 (default auto: as --compute)");
   add_numa_option(*command, options->numa);

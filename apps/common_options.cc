@@ -77,7 +77,7 @@ void add_arithmetic_options(CLI::App& command, CommonOptions& options, Attention
              "auto, bf16, f16, f32, int8 or int4 (default auto: as stored)")
       ->group(group);
   add_parsed(command, "--compute", arithmetic.compute, parse_compute_type,
-             "auto, f32 or bf16 (default auto: bf16 for bf16, int8 and int4 weights)")
+             "auto, f32, bf16 or bf16x32 (default auto: bf16 for bf16, int8 and int4 weights)")
       ->group(group);
   add_parsed(command, "--kv", arithmetic.kv, parse_kv_type,
              "type of the KV cache: auto, int8, f16, bf16 or f32 (default auto: as --compute)")

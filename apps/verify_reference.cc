@@ -200,7 +200,7 @@ int verify_reference(const CommonOptions& common, const std::string& folder) {
   print(common.model + ": " + std::to_string(reference.prompt.size()) +
         " tokens of prompt, logits compared at " + std::to_string(reference.kept.size()) +
         " of them\n");
-  std::vector<ComputeType> computes = {ComputeType::F32, ComputeType::BF16};
+  std::vector<ComputeType> computes = {ComputeType::F32, ComputeType::BF16, ComputeType::BF16X32};
   if (common.arithmetic.compute != ComputeType::AUTO) computes = {common.arithmetic.compute};
   Comparison comparison(common, reference);
   bool good = true;

@@ -14,9 +14,10 @@ enum class AttentionType { STANDARD, STREAMING };
 /// How linear weights are held. AUTO: as the checkpoint stores them.
 enum class WeightType { AUTO, BF16, F16, F32, INT8, INT4 };
 
-/// Operands of a product: fp32, or bf16 (exact products, fp32 sums). AUTO: BF16 for bf16, int8 and
-/// int4 weights, else F32. Under INT8 and INT4 weights it concerns attention alone.
-enum class ComputeType { AUTO, F32, BF16 };
+/// Operands of a product: fp32, or bf16 (exact products, fp32 sums). BF16 and BF16X32 add them in
+/// different orders: one accumulator, or runs of 32, which AMX computes. AUTO: BF16 for bf16, int8
+/// and int4 weights, else F32. Under INT8 and INT4 weights it concerns attention alone.
+enum class ComputeType { AUTO, F32, BF16, BF16X32 };
 
 /// How the KV cache stores K and V. AUTO: F32 under F32 compute, else BF16. INT8 takes 52 % of the
 /// bytes of BF16; queries are quantised too.

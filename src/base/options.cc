@@ -20,8 +20,10 @@ constexpr Spellings<WeightType, 6> kWeights = {{{WeightType::AUTO, "auto"},
                                                 {WeightType::F32, "f32"},
                                                 {WeightType::INT8, "int8"},
                                                 {WeightType::INT4, "int4"}}};
-constexpr Spellings<ComputeType, 3> kCompute = {
-    {{ComputeType::AUTO, "auto"}, {ComputeType::F32, "f32"}, {ComputeType::BF16, "bf16"}}};
+constexpr Spellings<ComputeType, 4> kCompute = {{{ComputeType::AUTO, "auto"},
+                                                 {ComputeType::F32, "f32"},
+                                                 {ComputeType::BF16, "bf16"},
+                                                 {ComputeType::BF16X32, "bf16x32"}}};
 constexpr Spellings<KvType, 5> kKv = {{{KvType::AUTO, "auto"},
                                        {KvType::INT8, "int8"},
                                        {KvType::F16, "f16"},

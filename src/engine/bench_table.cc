@@ -76,6 +76,8 @@ const char* name_of(Operand operand) {
       return "f32";
     case Operand::BF16:
       return "bf16";
+    case Operand::BF16X32:
+      return "bf16x32";
     case Operand::Q8:
       return "int8";
   }

@@ -75,12 +75,13 @@ RILL_INLINE V exp2_of_score(V x) {
 }
 
 // Stores 32 probabilities as the products read them and adds them to the lanes of l.
-template <bool kBf16>
+template <Operand kOperand>
 RILL_INLINE V put_probabilities(float* part, size_t j, V a, V b, V l) {
-  if (kBf16) {
 #if defined(RILL_BF16_DOT)
+  if (kOperand == Operand::BF16)
     return store_bf16_and_add(reinterpret_cast<uint16_t*>(part) + j, a, b, l);
 #endif
+  if (rounds_to_bf16(kOperand)) {
     a = round_bf16(a);
     b = round_bf16(b);
   }
@@ -90,7 +91,7 @@ RILL_INLINE V put_probabilities(float* part, size_t j, V a, V b, V l) {
 }
 
 // p = exp2(s - m) in place of s, as an operand; l goes on in sixteen lanes.
-template <bool kBf16>
+template <Operand kOperand>
 V row_probabilities(const AttentionTile& t, float* row, float m, V l) {
   const V most = max(splat(kLowest), splat(m));  // finite where there is no key
   each_part(t.keys, row, [&](float* part, size_t keys, size_t) {
@@ -98,8 +99,8 @@ V row_probabilities(const AttentionTile& t, float* row, float m, V l) {
                        RILL_INLINE_LAMBDA { return exp2_of_score(sub(load(part + j), most)); };
     size_t j = 0;
 #pragma GCC unroll 2
-    for (; j + 32 <= keys; j += 32) l = put_probabilities<kBf16>(part, j, p(j), p(j + 16), l);
-    if (j < keys) l = put_probabilities<kBf16>(part, j, p(j), zero(), l);
+    for (; j + 32 <= keys; j += 32) l = put_probabilities<kOperand>(part, j, p(j), p(j + 16), l);
+    if (j < keys) l = put_probabilities<kOperand>(part, j, p(j), zero(), l);
   });
   return l;
 }
@@ -142,8 +143,10 @@ V row_weights(const AttentionTile& t, float* row, float m, V l) {
 using RowProbabilities = V (*)(const AttentionTile& t, float* row, float m, V l);
 void probabilities(const AttentionTile& t, float* s, const float* m, bool fresh, float* l) {
   const RowProbabilities of_row = t.kv == Format::INT8         ? row_weights
-                                  : t.operand == Operand::BF16 ? row_probabilities<true>
-                                                               : row_probabilities<false>;
+                                  : t.operand == Operand::BF16 ? row_probabilities<Operand::BF16>
+                                  : t.operand == Operand::BF16X32
+                                      ? row_probabilities<Operand::BF16X32>
+                                      : row_probabilities<Operand::F32>;
   for (size_t r = 0; r < t.rows; ++r)
     store(l + r * 16, of_row(t, s + r * kBlockTokens, m[r], fresh ? zero() : load(l + r * 16)));
 }

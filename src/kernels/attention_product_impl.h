@@ -98,6 +98,27 @@ struct FloatKind {
     job.x += Product::kStep * kBytes;
   }
 };
+// bf16x32: runs of 32 dimensions, or of 32 keys, cut by their place in the cache.
+struct RunKind {
+  struct Product : RunSums {
+    static constexpr size_t kStep = 2, kStepBytes = 64;  // a pair
+  };
+  static constexpr size_t kQueryRowBytes = kQuerySlice * 4;
+
+  // All of a job's k. The first of them is the k_begin-th of its run.
+  template <int R, int N>
+  static RILL_INLINE void run_rows(ProductJob job, size_t row_bytes, Ahead& ahead, V (&acc)[R][N]) {
+    size_t left_of_run = 32 - job.k_begin;
+    for (size_t k = 0; k < job.k_end;) {
+      const size_t count = least(left_of_run, job.k_end - k);
+      Product::add_run<R, N>(job, job.w, row_bytes, k, count / 2, acc,
+                             [&]() RILL_INLINE_LAMBDA { ahead.ask<N * Product::kStepBytes>(); });
+      job.w += count / 2 * row_bytes;
+      k += count;
+      left_of_run = 32;
+    }
+  }
+};
 // Codes of queries and keys. Those of a query, their scales and their sums stand apart.
 struct CodeScores {
   using Product = IntProduct<Format::INT8>;
@@ -182,13 +203,6 @@ constexpr int value_panels(int rows) {
 }
 
 template <int R, int P>
-RILL_INLINE void clear(V (&acc)[R][P]) {
-#pragma GCC unroll 16
-  for (int r = 0; r < R; ++r)
-#pragma GCC unroll 16
-    for (int p = 0; p < P; ++p) acc[r][p] = zero();
-}
-template <int R, int P>
 RILL_INLINE void store_tile(const V (&acc)[R][P], float* out, size_t stride) {
 #pragma GCC unroll 16
   for (int r = 0; r < R; ++r)
@@ -210,9 +224,13 @@ template <class Kind, int R, int P>
 RILL_INLINE void run_rows(ProductJob job, size_t row_bytes, Ahead& ahead, V (&acc)[R][P]) {
   using Product = typename Kind::Product;
   job.w_stride = Product::kStepBytes;
-  for (size_t k = 0; k < job.k_end; k += Product::kStep) {
-    Kind::template step<R, P>(job, k, acc, ahead);
-    job.w += row_bytes;
+  if constexpr (requires { Kind::template run_rows<R, P>; }) {
+    Kind::template run_rows<R, P>(job, row_bytes, ahead, acc);
+  } else {
+    for (size_t k = 0; k < job.k_end; k += Product::kStep) {
+      Kind::template step<R, P>(job, k, acc, ahead);
+      job.w += row_bytes;
+    }
   }
 }
 
@@ -288,6 +306,7 @@ void value_rows(const AttentionTile& t, size_t row, const float* p, const ValueS
       ProductJob job{};
       job.x = x + part * kPartFloats * sizeof(float);
       job.x_stride = kScoreRowBytes;
+      job.k_begin = t.first % 32;  // of a run
       job.k_end = least(kBlockTokens, t.keys - part * kBlockTokens);
       const bool last = part * kBlockTokens + job.k_end == t.keys;
       job.k_end += t.first % Product::kStep;
@@ -347,13 +366,16 @@ constexpr AttentionFamily kAttendAscending =
     attention_family_of<FloatKind<PairProduct<false>, 4>>();
 constexpr AttentionFamily kAttendOddFirst =
     attention_family_of<FloatKind<Bf16Product, kBf16Bytes>>();
+constexpr AttentionFamily kAttendRuns = attention_family_of<RunKind>();
 constexpr AttentionFamily kAttendInt8 = attention_family_of<CodeScores, CodeValues>();
 
 inline const AttentionFamily& attention_family(const AttentionTile& t) {
   if (t.kv == Format::F32) return kAttendF32;
   if (t.kv == Format::F16) return kAttendF16;
   if (t.kv == Format::INT8) return kAttendInt8;
-  return t.operand == Operand::BF16 ? kAttendOddFirst : kAttendAscending;
+  return t.operand == Operand::BF16      ? kAttendOddFirst
+         : t.operand == Operand::BF16X32 ? kAttendRuns
+                                         : kAttendAscending;
 }
 
 // Calls f(row, R) for stretches of nearly equal height of at most `rows`: the register tiles'.

@@ -104,8 +104,8 @@ void convert(Operand operand, const float* x, size_t count, size_t depth, std::b
       store_bf16(reinterpret_cast<uint16_t*>(row) + i + 16, b);
     } else {
       float* f = reinterpret_cast<float*>(row) + i;
-      store(f, operand == Operand::BF16 ? round_bf16(a) : a);
-      store(f + 16, operand == Operand::BF16 ? round_bf16(b) : b);
+      store(f, rounds_to_bf16(operand) ? round_bf16(a) : a);
+      store(f + 16, rounds_to_bf16(operand) ? round_bf16(b) : b);
     }
   }
 }

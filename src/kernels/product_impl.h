@@ -102,14 +102,15 @@ struct PairProduct {
   static constexpr size_t kStep = 2, kStepBytes = 64;
   static constexpr int panels(int rows) { return float_panels(rows); }
 
+  // One half of the pair for k, which stands at `pairs` for panel 0.
   template <int R, int P, bool kOdd>
-  static RILL_INLINE void half(const ProductJob& job, const char* w, size_t k, V (&acc)[R][P],
+  static RILL_INLINE void half(const ProductJob& job, const char* pairs, size_t k, V (&acc)[R][P],
                                const Part& part) {
     V b[P];
 #pragma GCC unroll 16
     for (int p = 0; p < part.count; ++p) {
-      const char* pairs = w + panel_of(job, part, p) + k * 32;
-      b[p] = kOdd ? widen_odd(pairs) : widen_even(pairs);
+      const char* pair = pairs + panel_of(job, part, p);
+      b[p] = kOdd ? widen_odd(pair) : widen_even(pair);
     }
 #pragma GCC unroll 16
     for (int r = 0; r < R; ++r) {
@@ -122,8 +123,66 @@ struct PairProduct {
   template <int R, int P>
   static RILL_INLINE void step(const ProductJob& job, const char* w, size_t k, V (&acc)[R][P],
                                const Part& part) {
-    half<R, P, kOddFirst>(job, w, k, acc, part);
-    half<R, P, !kOddFirst>(job, w, k, acc, part);
+    half<R, P, kOddFirst>(job, w + k * 32, k, acc, part);
+    half<R, P, !kOddFirst>(job, w + k * 32, k, acc, part);
+  }
+};
+
+template <int R, int P>
+RILL_INLINE void clear(V (&acc)[R][P]) {
+#pragma GCC unroll 16
+  for (int r = 0; r < R; ++r)
+#pragma GCC unroll 16
+    for (int p = 0; p < P; ++p) acc[r][p] = zero();
+}
+
+// bf16x32: a run of up to 32 inputs is summed from +0, its even and its odd elements apart, and
+// acc = acc + (even + odd). To the bit this is AMX's TDPBF16PS.
+struct RunSums {
+  static constexpr int kRows = kFloatRows;
+  static constexpr int panels(int rows) {
+    return kRegisters >= 32 ? float_panels(rows) : rows == 1 && float_panels(1) > 1 ? 2 : 1;
+  }
+  // Whether the registers hold three sums per output. If not, a run is gone through twice.
+  template <int R, int P>
+  static constexpr bool kAtOnce = R* P * 3 <= (kRegisters >= 32 ? 24 : 6);
+
+  // The run of `pairs` pairs from k on. Panel 0's first pair is at `w`, the next row_bytes further.
+  // each(): done before each pair, once.
+  template <int R, int P, class Each>
+  static RILL_INLINE void add_run(const ProductJob& job, const char* w, size_t row_bytes, size_t k,
+                                  size_t pairs, V (&acc)[R][P], const Each& each) {
+    const Part all = {0, P};
+    V even[R][P], odd[R][P];
+    clear(even);
+    if constexpr (kAtOnce<R, P>) clear(odd);
+    for (size_t i = 0; i < pairs; ++i) {
+      each();
+      if constexpr (kAtOnce<R, P>)
+        Pairs::half<R, P, true>(job, w + i * row_bytes, k + 2 * i, odd, all);
+      Pairs::half<R, P, false>(job, w + i * row_bytes, k + 2 * i, even, all);
+    }
+    if constexpr (!kAtOnce<R, P>) {
+      clear(odd);
+      for (size_t i = 0; i < pairs; ++i)
+        Pairs::half<R, P, true>(job, w + i * row_bytes, k + 2 * i, odd, all);
+    }
+#pragma GCC unroll 16
+    for (int r = 0; r < R; ++r)
+#pragma GCC unroll 16
+      for (int p = 0; p < P; ++p) acc[r][p] = add(acc[r][p], add(even[r][p], odd[r][p]));
+  }
+
+ private:
+  using Pairs = PairProduct<false>;
+};
+struct RunProduct : RunSums {
+  static constexpr size_t kStep = 32, kStepBytes = 1024;
+
+  template <int R, int P>
+  static RILL_INLINE void step(const ProductJob& job, const char* w, size_t k, V (&acc)[R][P],
+                               const Part&) {
+    add_run<R, P>(job, w + k * 32, 64, k, 16, acc, [] {});
   }
 };
 
@@ -155,6 +214,10 @@ using Bf16Product = DotProduct;
 constexpr bool kBf16Dot = false;  // activations under bf16 compute are fp32 that were rounded
 using Bf16Product = PairProduct<true>;
 #endif
+// Whether activations are rounded to bf16, and stay fp32.
+constexpr bool rounds_to_bf16(Operand operand) {
+  return operand == Operand::BF16X32 || (operand == Operand::BF16 && !kBf16Dot);
+}
 
 // int8 and int4 weights against int8 activations: an exact int32 dot product per block of 32, then
 // one fma.
@@ -348,6 +411,7 @@ constexpr ProductFamily kF32 = family_of<PlainProduct<LoadF32>>();
 constexpr ProductFamily kF16 = family_of<PlainProduct<LoadF16>>();
 constexpr ProductFamily kAscending = family_of<PairProduct<false>>();
 constexpr ProductFamily kOddFirst = family_of<Bf16Product>();
+constexpr ProductFamily kRuns = family_of<RunProduct>();
 constexpr ProductFamily kInt8 = family_of<IntProduct<Format::INT8>>();
 constexpr ProductFamily kInt4 = family_of<IntProduct<Format::INT4>>();
 
@@ -359,7 +423,9 @@ inline const ProductFamily& family(Format format, Operand operand) {
     case Format::F16:
       return kF16;
     case Format::BF16:
-      return operand == Operand::BF16 ? kOddFirst : kAscending;
+      return operand == Operand::BF16      ? kOddFirst
+             : operand == Operand::BF16X32 ? kRuns
+                                           : kAscending;
     case Format::INT8:
       return kInt8;
     case Format::INT4:

@@ -67,8 +67,8 @@ static constexpr size_t v_block_bytes(Format format, size_t head_dim) {
 }
 
 /// What the activations of a product are: fp32 as they are, rounded to bf16, or quantised in
-/// blocks of 32 to int8.
-enum class Operand : uint8_t { F32, BF16, Q8 };
+/// blocks of 32 to int8. BF16 and BF16X32 are the same values, summed in different orders.
+enum class Operand : uint8_t { F32, BF16, BF16X32, Q8 };
 
 /// A packed weight matrix, borrowed. Output i is sum over k of weight[i][k] * x[k].
 struct PackedMatrix {
@@ -135,7 +135,7 @@ static constexpr size_t state_floats(size_t head_dim) {
 /// so that a few rows of queries read both from the first byte to the last.
 struct AttentionTile {
   Format kv;        // F32, F16, BF16 or INT8
-  Operand operand;  // F32 or BF16: what the probabilities are
+  Operand operand;  // F32, BF16 or BF16X32: what the probabilities are
   size_t head_dim;
   size_t rows;  // 1 to kMostRows
   // Of each slice of dimensions [rows][activation_bytes(o, kQuerySlice)], as convert writes it; o

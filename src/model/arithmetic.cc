@@ -42,18 +42,35 @@ Format format_of(WeightType type) {
   }
 }
 
-Format kv_format(KvType type, bool bf16_compute) {
-  if (type == KvType::AUTO) return bf16_compute ? Format::BF16 : Format::F32;
+ComputeType resolve_compute(ComputeType asked, WeightType declared) {
+  if (asked != ComputeType::AUTO) return asked;
+  return declared == WeightType::F16 || declared == WeightType::F32 ? ComputeType::F32
+                                                                    : ComputeType::BF16;
+}
+
+Operand operand_of(ComputeType compute) {
+  return compute == ComputeType::F32    ? Operand::F32
+         : compute == ComputeType::BF16 ? Operand::BF16
+                                        : Operand::BF16X32;
+}
+
+Format kv_format(KvType type, ComputeType compute) {
+  const bool bf16 = compute != ComputeType::F32;
+  if (type == KvType::AUTO) return bf16 ? Format::BF16 : Format::F32;
   if (type == KvType::INT8) return Format::INT8;
-  if (bf16_compute && type != KvType::BF16)
-    fail("--kv is ", to_string(type), " under --compute bf16, which reads K and V as bf16 or int8;",
-         " use --kv bf16 or int8, or --compute f32 to keep --kv ", to_string(type));
+  if (bf16 && type != KvType::BF16)
+    fail("--kv is ", to_string(type), " under --compute ", to_string(compute),
+         ", which reads K and V as bf16 or int8; use --kv bf16 or int8, or --compute f32 to keep",
+         " --kv ", to_string(type));
   return type == KvType::F32 ? Format::F32 : type == KvType::F16 ? Format::F16 : Format::BF16;
 }
 
 const char* name_of(Format format) {
   constexpr std::array names = {"f32", "f16", "bf16", "int8", "int4"};
   return names[static_cast<size_t>(format)];
+}
+const char* name_of(Operand compute) {
+  return compute == Operand::F32 ? "f32" : compute == Operand::BF16 ? "bf16" : "bf16x32";
 }
 
 }  // namespace
@@ -87,15 +104,13 @@ Arithmetic resolve_arithmetic(const ArithmeticOptions& options, DType stored,
   Arithmetic result{};
   result.declared = options.weights == WeightType::AUTO ? as_stored(stored) : options.weights;
   const bool quantised = result.declared == WeightType::INT8 || result.declared == WeightType::INT4;
-  const bool bf16_compute = options.compute == ComputeType::AUTO
-                                ? quantised || result.declared == WeightType::BF16
-                                : options.compute == ComputeType::BF16;
+  const ComputeType compute = resolve_compute(options.compute, result.declared);
   result.weights = format_of(result.declared);
-  if (bf16_compute && !quantised) result.weights = Format::BF16;
+  if (compute != ComputeType::F32 && !quantised) result.weights = Format::BF16;
   result.table = quantised ? Format::INT8 : result.weights;
-  result.attention = bf16_compute ? Operand::BF16 : Operand::F32;
+  result.attention = operand_of(compute);
   result.linear = quantised ? Operand::Q8 : result.attention;
-  result.kv = kv_format(options.kv, bf16_compute);
+  result.kv = kv_format(options.kv, compute);
   result.attention_type = options.attention;
   result.block_size = options.block_size != kAutoBlockSize
                           ? options.block_size
@@ -105,9 +120,8 @@ Arithmetic resolve_arithmetic(const ArithmeticOptions& options, DType stored,
 
 std::string describe(const Arithmetic& arithmetic) {
   return std::string("weights ") + to_string(arithmetic.declared) + ", compute " +
-         (arithmetic.attention == Operand::BF16 ? "bf16" : "f32") + ", kv " +
-         name_of(arithmetic.kv) + ", attention " + to_string(arithmetic.attention_type) +
-         ", block " + std::to_string(arithmetic.block_size);
+         name_of(arithmetic.attention) + ", kv " + name_of(arithmetic.kv) + ", attention " +
+         to_string(arithmetic.attention_type) + ", block " + std::to_string(arithmetic.block_size);
 }
 
 }  // namespace rill

@@ -14,8 +14,8 @@ struct Arithmetic {
   WeightType declared;  // --weights; f16 and f32 are held as BF16 under bf16 compute
   Format weights;       // of the linear layers
   Format table;         // of the embedding and the head: INT8 under INT4
-  Operand linear;       // operand of linear layers: F32, BF16 or Q8
-  Operand attention;    // F32 or BF16
+  Operand linear;       // operand of linear layers: F32, BF16, BF16X32 or Q8
+  Operand attention;    // F32, BF16 or BF16X32
   Format kv;            // F32, F16, BF16 or INT8
   AttentionType attention_type;
   size_t block_size;  // keys per attention block, a power of two, 16 to 1024

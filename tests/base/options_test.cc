@@ -21,7 +21,8 @@ TEST(Options, EverySpellingReadsBack) {
   expect_round_trip({WeightType::AUTO, WeightType::BF16, WeightType::F16, WeightType::F32,
                      WeightType::INT8, WeightType::INT4},
                     parse_weight_type);
-  expect_round_trip({ComputeType::AUTO, ComputeType::F32, ComputeType::BF16}, parse_compute_type);
+  expect_round_trip({ComputeType::AUTO, ComputeType::F32, ComputeType::BF16, ComputeType::BF16X32},
+                    parse_compute_type);
   expect_round_trip({KvType::AUTO, KvType::F16, KvType::BF16, KvType::F32}, parse_kv_type);
 }
 
@@ -30,6 +31,7 @@ TEST(Options, SpellingsAreTheDocumentedOnes) {
   EXPECT_STREQ(to_string(AttentionType::STREAMING), "streaming");
   EXPECT_STREQ(to_string(WeightType::INT4), "int4");
   EXPECT_STREQ(to_string(ComputeType::BF16), "bf16");
+  EXPECT_STREQ(to_string(ComputeType::BF16X32), "bf16x32");
   EXPECT_STREQ(to_string(KvType::F16), "f16");
 }
 

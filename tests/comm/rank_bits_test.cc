@@ -89,6 +89,8 @@ const RankCase kCases[] = {
     {"bias-f32", {.kv = KvType::F16}},
     {"bias-f32", {.compute = ComputeType::BF16, .kv = KvType::INT8}},
     {"yarn-bf16", {.attention = AttentionType::STANDARD, .block_size = 128}},
+    {"yarn-bf16", {.compute = ComputeType::BF16X32}},
+    {"odd-mha-f32", {.compute = ComputeType::BF16X32, .attention = AttentionType::STANDARD}},
 };
 
 std::string case_name(const testing::TestParamInfo<RankCase>& info) {

@@ -27,6 +27,7 @@ constexpr Model kOdd = {"odd", "odd-mha-f32"}, kHead128 = {"head128", "head128-l
 constexpr Model kModels[] = {kOdd, kHead128, kDemoModel};
 constexpr AttentionType kAttentions[] = {AttentionType::STREAMING, AttentionType::STANDARD};
 constexpr WeightType kWeights[] = {WeightType::BF16, WeightType::INT8, WeightType::INT4};
+constexpr ComputeType kComputes[] = {ComputeType::AUTO, ComputeType::F32, ComputeType::BF16X32};
 constexpr int kThreads[] = {1, 2, 3};  // of each rank
 constexpr size_t kChunks[] = {1000, 100, 29};
 struct Batch {
@@ -42,6 +43,7 @@ struct Case {
   Model model;
   AttentionType attention = AttentionType::STREAMING;
   WeightType weights = WeightType::AUTO;
+  ComputeType compute = ComputeType::AUTO;
   int threads = 1;
   size_t chunk = 1000;
   Batch batch = kBatches[0];
@@ -51,8 +53,9 @@ struct Case {
   std::string name() const {
     return "tp" + std::to_string(split.tp) + "_sp" + std::to_string(split.sp) + "_threads" +
            std::to_string(threads) + "_" + model.name + "_" + to_string(weights) + "_" +
-           to_string(attention) + "_chunk" + std::to_string(chunk) + "_" + batch.name + "_" +
-           kIsaNames[static_cast<size_t>(isas)] + (one_machine ? "" : "_by_messages");
+           to_string(compute) + "_" + to_string(attention) + "_chunk" + std::to_string(chunk) +
+           "_" + batch.name + "_" + kIsaNames[static_cast<size_t>(isas)] +
+           (one_machine ? "" : "_by_messages");
   }
 };
 
@@ -86,6 +89,7 @@ TEST_P(RankMatrix, SameBits) {
   ArithmeticOptions options;
   options.attention = c.attention;
   options.weights = c.weights;
+  options.compute = c.compute;
   const LoadedGolden whole(c.model.folder, options);
   const std::vector<int32_t> ids = some_ids(whole.config.vocab_size);
   const ModelOutput base = run_model(whole.config, whole.arithmetic, whole.weights, ids, {});
@@ -124,12 +128,13 @@ std::vector<Case> every_split() {
 
 std::vector<Case> all_pairs() {
   std::vector<Case> cases;
-  for (const std::vector<size_t>& v : pairwise(
-           {std::size(kSplits), std::size(kModels), std::size(kAttentions), std::size(kWeights),
-            std::size(kThreads), std::size(kChunks), std::size(kBatches), std::size(kIsaNames), 2}))
+  for (const std::vector<size_t>& v :
+       pairwise({std::size(kSplits), std::size(kModels), std::size(kAttentions),
+                 std::size(kWeights), std::size(kComputes), std::size(kThreads), std::size(kChunks),
+                 std::size(kBatches), std::size(kIsaNames), 2}))
     cases.push_back({kSplits[v[0]], kModels[v[1]], kAttentions[v[2]], kWeights[v[3]],
-                     kThreads[v[4]], kChunks[v[5]], kBatches[v[6]], static_cast<Isas>(v[7]),
-                     v[8] == 0});
+                     kComputes[v[4]], kThreads[v[5]], kChunks[v[6]], kBatches[v[7]],
+                     static_cast<Isas>(v[8]), v[9] == 0});
   return cases;
 }
 

@@ -13,9 +13,10 @@ struct Kind {
   Format kv;
   Operand operand;
 };
-const Kind kKinds[] = {{Format::F32, Operand::F32},  {Format::F16, Operand::F32},
-                       {Format::BF16, Operand::F32}, {Format::BF16, Operand::BF16},
-                       {Format::INT8, Operand::F32}, {Format::INT8, Operand::BF16}};
+const Kind kKinds[] = {{Format::F32, Operand::F32},      {Format::F16, Operand::F32},
+                       {Format::BF16, Operand::F32},     {Format::BF16, Operand::BF16},
+                       {Format::INT8, Operand::F32},     {Format::INT8, Operand::BF16},
+                       {Format::BF16, Operand::BF16X32}, {Format::INT8, Operand::BF16X32}};
 
 struct Aligned {
   explicit Aligned(size_t bytes)
@@ -60,8 +61,9 @@ struct Scene {
                       std::min(kQuerySlice, head_dim - first), kQuerySlice,
                       q_memory->data.get() + slice * q_slice_bytes + r * row_bytes);
       }
-    options.compute = kind.operand == Operand::BF16 ? reference::ComputeType::kBf16
-                                                    : reference::ComputeType::kF32;
+    options.compute = kind.operand == Operand::BF16      ? reference::ComputeType::kBf16
+                      : kind.operand == Operand::BF16X32 ? reference::ComputeType::kBf16x32
+                                                         : reference::ComputeType::kF32;
     options.kv = reference_kv(kind.kv);
     for (float& x : queries) x = reference::round_query(options, x);
   }

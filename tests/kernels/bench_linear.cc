@@ -30,9 +30,10 @@ struct Type {
   Operand operand;
 };
 constexpr Type kTypes[] = {
-    {"f32", Format::F32, Operand::F32},    {"f16", Format::F16, Operand::F32},
-    {"bf16w", Format::BF16, Operand::F32}, {"bf16", Format::BF16, Operand::BF16},
-    {"int8", Format::INT8, Operand::Q8},   {"int4", Format::INT4, Operand::Q8}};
+    {"f32", Format::F32, Operand::F32},          {"f16", Format::F16, Operand::F32},
+    {"bf16w", Format::BF16, Operand::F32},       {"bf16", Format::BF16, Operand::BF16},
+    {"bf16x32", Format::BF16, Operand::BF16X32}, {"int8", Format::INT8, Operand::Q8},
+    {"int4", Format::INT4, Operand::Q8}};
 
 struct Shape {
   std::string name;

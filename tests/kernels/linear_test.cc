@@ -31,6 +31,10 @@ const std::vector<Held>& held_types() {
       {"bf16", Format::BF16, Operand::BF16, options(WeightType::kBf16, ComputeType::kBf16)},
       {"f16, bf16 compute", Format::BF16, Operand::BF16,
        options(WeightType::kF16, ComputeType::kBf16)},
+      {"bf16x32", Format::BF16, Operand::BF16X32,
+       options(WeightType::kBf16, ComputeType::kBf16x32)},
+      {"f32, bf16x32 compute", Format::BF16, Operand::BF16X32,
+       options(WeightType::kF32, ComputeType::kBf16x32)},
       {"int8", Format::INT8, Operand::Q8, options(WeightType::kInt8, ComputeType::kBf16)},
       {"int4", Format::INT4, Operand::Q8, options(WeightType::kInt4, ComputeType::kBf16)}};
   return all;

@@ -47,7 +47,7 @@ TEST_P(Pointwise, Rope) {
 }
 
 TEST_P(Pointwise, ActivationRowsKeepApartInTheCache) {
-  for (const Operand operand : {Operand::F32, Operand::BF16, Operand::Q8})
+  for (const Operand operand : {Operand::F32, Operand::BF16, Operand::BF16X32, Operand::Q8})
     for (size_t depth = 32; depth <= 30720; depth += 32) {
       const size_t bytes = kernels().activation_bytes(operand, depth);
       EXPECT_EQ(bytes % 64, 0u);

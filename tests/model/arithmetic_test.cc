@@ -46,11 +46,26 @@ TEST(Arithmetic, Bf16ComputeHoldsWeightsAsBf16) {
   EXPECT_FALSE(a == resolve_arithmetic({.compute = ComputeType::BF16}, DType::BF16));
 }
 
+TEST(Arithmetic, Bf16x32IsBf16InAnotherOrder) {
+  const Arithmetic a =
+      resolve_arithmetic({.weights = WeightType::F16, .compute = ComputeType::BF16X32}, DType::F32);
+  EXPECT_EQ(a.weights, Format::BF16);
+  EXPECT_EQ(a.linear, Operand::BF16X32);
+  EXPECT_EQ(a.attention, Operand::BF16X32);
+  EXPECT_EQ(describe(a), "weights f16, compute bf16x32, kv bf16, attention streaming, block 64");
+  const Arithmetic int8 = resolve_arithmetic(
+      {.weights = WeightType::INT8, .compute = ComputeType::BF16X32}, DType::BF16);
+  EXPECT_EQ(int8.linear, Operand::Q8);
+  EXPECT_EQ(int8.attention, Operand::BF16X32);
+}
+
 TEST(Arithmetic, RefusesWhatHasNoMeaning) {
   const auto resolve = [](const ArithmeticOptions& options) {
     return [options] { resolve_arithmetic(options, DType::BF16); };
   };
   expect_error(resolve({.kv = KvType::F16}), {"--kv", "f16", "--compute"});
+  expect_error(resolve({.compute = ComputeType::BF16X32, .kv = KvType::F32}),
+               {"--kv", "f32", "--compute bf16x32"});
   expect_error(resolve({.weights = WeightType::INT8, .kv = KvType::F32}), {"--kv", "f32"});
   for (const size_t block : {1, 8, 48, 2048})
     expect_error(resolve({.block_size = block}), {"--block-size", std::to_string(block)});

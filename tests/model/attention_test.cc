@@ -55,8 +55,9 @@ std::vector<float> twin(const AttentionCase& c, const Inputs& in,
                         const ArithmeticOptions& options) {
   const Arithmetic a = resolve_arithmetic(options, DType::F32);
   reference::Options o;
-  o.compute =
-      a.attention == Operand::BF16 ? reference::ComputeType::kBf16 : reference::ComputeType::kF32;
+  o.compute = a.attention == Operand::BF16      ? reference::ComputeType::kBf16
+              : a.attention == Operand::BF16X32 ? reference::ComputeType::kBf16x32
+                                                : reference::ComputeType::kF32;
   o.kv = a.kv == Format::F32    ? reference::KvType::kF32
          : a.kv == Format::F16  ? reference::KvType::kF16
          : a.kv == Format::INT8 ? reference::KvType::kInt8
@@ -112,8 +113,9 @@ std::vector<ArithmeticOptions> option_cases() {
   for (const AttentionType type : {AttentionType::STANDARD, AttentionType::STREAMING}) {
     for (const size_t block : {16, 32, 64, 128, 256, 1024})
       cases.push_back({.compute = ComputeType::F32, .attention = type, .block_size = block});
-    for (const size_t block : {16, 64, 256})
-      cases.push_back({.compute = ComputeType::BF16, .attention = type, .block_size = block});
+    for (const ComputeType compute : {ComputeType::BF16, ComputeType::BF16X32})
+      for (const size_t block : {16, 64, 256})
+        cases.push_back({.compute = compute, .attention = type, .block_size = block});
     for (const KvType kv : {KvType::F16, KvType::BF16, KvType::INT8})
       cases.push_back({.compute = ComputeType::F32, .kv = kv, .attention = type});
     for (const size_t block : {16, 64, 256})
@@ -136,22 +138,23 @@ INSTANTIATE_TEST_SUITE_P(All, AttentionOptions, testing::ValuesIn(option_cases()
 TEST(AttentionThreads, ChangeNoBit) {
   const AttentionCase cases[] = {{6, 2, 32, 300, 1000, 700}, {2, 1, 32, 1, 5000, 4999}};
   for (const AttentionType type : {AttentionType::STANDARD, AttentionType::STREAMING})
-    for (const AttentionCase& c : cases) {
-      const Inputs in(c);
-      const ArithmeticOptions options = {.compute = ComputeType::BF16, .attention = type};
-      const std::vector<float> one = ours(c, in, options, 1);
-      for (const int threads : {2, 3, 5, 8, 40}) {
-        SCOPED_TRACE(threads);
-        expect_same(ours(c, in, options, threads), one);
+    for (const ComputeType compute : {ComputeType::BF16, ComputeType::BF16X32})
+      for (const AttentionCase& c : cases) {
+        const Inputs in(c);
+        const ArithmeticOptions options = {.compute = compute, .attention = type};
+        const std::vector<float> one = ours(c, in, options, 1);
+        for (const int threads : {2, 3, 5, 8, 40}) {
+          SCOPED_TRACE(threads);
+          expect_same(ours(c, in, options, threads), one);
+        }
       }
-    }
 }
 
 TEST(AttentionIsa, ChangesNoBit) {
   const AttentionCase c = {6, 2, 80, 30, 330, 300};
   const Inputs in(c);
   size_t compared = 0;
-  for (const ComputeType compute : {ComputeType::F32, ComputeType::BF16}) {
+  for (const ComputeType compute : {ComputeType::F32, ComputeType::BF16, ComputeType::BF16X32}) {
     const std::vector<float> base = ours(c, in, {.compute = compute}, 2);
     for (const Kernels* kernels : all_kernels()) {
       if (!kernels->supported()) continue;
@@ -202,6 +205,8 @@ TEST(AttentionRefusals, NameWhatIsWrong) {
   };
   expect_error([&] { run({.block_size = 48}); }, {"--block-size", "48"});
   expect_error([&] { run({.compute = ComputeType::BF16, .kv = KvType::F32}); }, {"--kv", "f32"});
+  expect_error([&] { run({.compute = ComputeType::BF16X32, .kv = KvType::F16}); },
+               {"--kv", "f16", "--compute bf16x32"});
   p.heads = 3, p.kv_heads = 2;
   expect_error([&] { run({}); }, {"3", "2", "multiple"});
   p.heads = 2, p.kv_heads = 1, p.head_dim = 15;

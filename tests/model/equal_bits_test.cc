@@ -139,6 +139,9 @@ const BitsCase kCases[] = {
     {"head128-long-bf16", {.block_size = 16}},
     {"bias-f32", {.kv = KvType::F16}},
     {"wide-heads-sharded-f16", {.compute = ComputeType::BF16, .kv = KvType::INT8}},
+    {"head128-long-bf16", {.compute = ComputeType::BF16X32}},
+    {"odd-mha-f32", {.compute = ComputeType::BF16X32, .attention = AttentionType::STANDARD}},
+    {"bias-f32", {.compute = ComputeType::BF16X32, .block_size = 16}},
     {"odd-mha-f32", {.kv = KvType::INT8, .attention = AttentionType::STANDARD}},
 };
 INSTANTIATE_TEST_SUITE_P(Golden, EqualBits, testing::ValuesIn(kCases), case_name);

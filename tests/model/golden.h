@@ -80,8 +80,9 @@ inline reference::Options twin_options(const Arithmetic& a) {
     default:
       options.weights = reference::WeightType::kBf16;
   }
-  options.compute =
-      a.attention == Operand::BF16 ? reference::ComputeType::kBf16 : reference::ComputeType::kF32;
+  options.compute = a.attention == Operand::BF16      ? reference::ComputeType::kBf16
+                    : a.attention == Operand::BF16X32 ? reference::ComputeType::kBf16x32
+                                                      : reference::ComputeType::kF32;
   options.kv = a.kv == Format::F32    ? reference::KvType::kF32
                : a.kv == Format::F16  ? reference::KvType::kF16
                : a.kv == Format::INT8 ? reference::KvType::kInt8

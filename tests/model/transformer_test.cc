@@ -59,14 +59,19 @@ std::vector<TwinCase> twin_cases() {
     for (const KvType kv : {KvType::F16, KvType::BF16, KvType::INT8})
       cases.push_back({folder, {.compute = ComputeType::F32, .kv = kv}});
     cases.push_back({folder, {.compute = ComputeType::BF16, .kv = KvType::INT8}});
+    cases.push_back({folder, {.compute = ComputeType::BF16X32, .kv = KvType::INT8}});
+    for (const WeightType weights : {WeightType::AUTO, WeightType::F16, WeightType::INT4})
+      cases.push_back({folder, {.weights = weights, .compute = ComputeType::BF16X32}});
     cases.push_back({folder, {.weights = WeightType::INT8, .compute = ComputeType::F32}});
-    for (const ComputeType compute : {ComputeType::F32, ComputeType::BF16})
+    for (const ComputeType compute : {ComputeType::F32, ComputeType::BF16, ComputeType::BF16X32})
       cases.push_back({folder, {.compute = compute, .attention = AttentionType::STANDARD}});
   }
   for (const char* folder : {"head128-long-bf16", "yarn-bf16", "odd-mha-f32"})
     for (const AttentionType attention : {AttentionType::STANDARD, AttentionType::STREAMING})
       for (const size_t block : {16, 32, 128, 256, 1024})
-        cases.push_back({folder, {.attention = attention, .block_size = block}});
+        for (const ComputeType compute : {ComputeType::AUTO, ComputeType::BF16X32})
+          cases.push_back(
+              {folder, {.compute = compute, .attention = attention, .block_size = block}});
   return cases;
 }
 
@@ -139,14 +144,15 @@ TEST_P(Published, Float32) {
 
 TEST_P(Published, Bfloat16) {
   const GoldenReference reference(GetParam());
-  for (const AttentionType attention : {AttentionType::STANDARD, AttentionType::STREAMING}) {
-    const LoadedGolden golden(GetParam(), {.compute = ComputeType::BF16, .attention = attention});
-    const ModelOutput output =
-        run_model(golden.config, golden.arithmetic, golden.weights, reference.prompt, {});
-    const Errors errors = logit_errors(reference, output.logits, golden.config.vocab_size);
-    EXPECT_LE(errors.rms, 0.75 * reference.bfloat16_rms_error);
-    EXPECT_GT(errors.rms, 0.01 * reference.bfloat16_rms_error);  // it did round
-  }
+  for (const AttentionType attention : {AttentionType::STANDARD, AttentionType::STREAMING})
+    for (const ComputeType compute : {ComputeType::BF16, ComputeType::BF16X32}) {
+      const LoadedGolden golden(GetParam(), {.compute = compute, .attention = attention});
+      const ModelOutput output =
+          run_model(golden.config, golden.arithmetic, golden.weights, reference.prompt, {});
+      const Errors errors = logit_errors(reference, output.logits, golden.config.vocab_size);
+      EXPECT_LE(errors.rms, 0.75 * reference.bfloat16_rms_error);
+      EXPECT_GT(errors.rms, 0.01 * reference.bfloat16_rms_error);  // it did round
+    }
 }
 
 INSTANTIATE_TEST_SUITE_P(Golden, Published, testing::ValuesIn(golden_folders()),

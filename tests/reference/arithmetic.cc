@@ -89,7 +89,7 @@ float round_kv(KvType type, float value) {
   return type == KvType::kF16 ? round_f16(value) : value;
 }
 float round_query(const Options& options, float value) {
-  const bool rounded = options.compute == ComputeType::kBf16 && options.kv != KvType::kInt8;
+  const bool rounded = rounds(options.compute) && options.kv != KvType::kInt8;
   return rounded ? round_bf16(value) : value;
 }
 

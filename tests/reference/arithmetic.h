@@ -12,7 +12,11 @@
 namespace rill::reference {
 
 enum class WeightType { kBf16, kF16, kF32, kInt8, kInt4 };
-enum class ComputeType { kF32, kBf16 };
+enum class ComputeType { kF32, kBf16, kBf16x32 };
+// Whether products take bf16 operands.
+inline bool rounds(ComputeType compute) {
+  return compute != ComputeType::kF32;
+}
 enum class KvType { kF16, kBf16, kF32, kInt8 };
 enum class AttentionType { kStandard, kStreaming };
 

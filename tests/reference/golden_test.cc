@@ -103,10 +103,12 @@ TEST_P(GoldenFolder, Float32) {
 TEST_P(GoldenFolder, Bfloat16) {
   const Golden golden = read_golden(folder());
   for (const AttentionType attention : kBoth) {
-    const Options options{stored_type(folder()), ComputeType::kBf16, KvType::kBf16, attention, 64};
-    const Errors errors = logit_errors(golden, Model(folder(), options).forward(golden.prompt));
-    EXPECT_LE(errors.rms, 0.75 * golden.bfloat16_rms_error);
-    EXPECT_GT(errors.rms, 0.01 * golden.bfloat16_rms_error);  // it did round
+    for (const ComputeType compute : {ComputeType::kBf16, ComputeType::kBf16x32}) {
+      const Options options{stored_type(folder()), compute, KvType::kBf16, attention, 64};
+      const Errors errors = logit_errors(golden, Model(folder(), options).forward(golden.prompt));
+      EXPECT_LE(errors.rms, 0.75 * golden.bfloat16_rms_error);
+      EXPECT_GT(errors.rms, 0.01 * golden.bfloat16_rms_error);  // it did round
+    }
   }
 }
 

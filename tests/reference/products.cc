@@ -21,13 +21,34 @@ float held_value(const Options& options, float stored) {
   float value = stored;
   if (options.weights == WeightType::kBf16) value = round_bf16(value);
   if (options.weights == WeightType::kF16) value = round_f16(value);
-  if (options.compute == ComputeType::kBf16) value = round_bf16(value);
+  if (rounds(options.compute)) value = round_bf16(value);
   return value;
+}
+
+constexpr int64_t kRun = 32;  // of the inputs that bf16x32 sums from +0
+
+// bf16x32: columns [begin, end) of every output, run by run; zeros beyond the inputs.
+std::vector<float> partial_runs(const Matrix& w, std::span<const float> x, int64_t begin,
+                                int64_t end) {
+  std::vector<float> acc(w.outputs, 0.0f);
+  for (int64_t first = begin; first < end; first += kRun) {
+    for (int64_t o = 0; o < w.outputs; ++o) {
+      float sum[2] = {0.0f, 0.0f};  // of the even and of the odd elements
+      for (int64_t k = first; k < first + kRun; ++k) {
+        const float value = k < w.inputs ? round_bf16(x[k]) : 0.0f;
+        sum[k % 2] = std::fmaf(w.values[k * w.outputs + o], value, sum[k % 2]);
+      }
+      const float both = sum[0] + sum[1];
+      acc[o] = acc[o] + both;
+    }
+  }
+  return acc;
 }
 
 // Adds columns [begin, end) of every output, from +0, k padded with zeros to a multiple of 32.
 std::vector<float> partial_float(const Matrix& w, std::span<const float> x, int64_t begin,
                                  int64_t end) {
+  if (w.compute == ComputeType::kBf16x32) return partial_runs(w, x, begin, end);
   const bool bf16 = w.compute == ComputeType::kBf16;
   std::vector<float> acc(w.outputs, 0.0f);
   const auto step = [&](int64_t k) {
@@ -167,9 +188,23 @@ float int8_score(std::span<const float> q, const float* key) {
   return acc;
 }
 
+// bf16x32: runs of 32 dimensions.
+float run_score(std::span<const float> q, const float* key) {
+  float acc = 0.0f;
+  for (size_t first = 0; first < q.size(); first += kRun) {
+    float sum[2] = {0.0f, 0.0f};
+    for (size_t d = first; d < std::min<size_t>(first + kRun, q.size()); ++d)
+      sum[d % 2] = std::fmaf(key[d], q[d], sum[d % 2]);
+    const float both = sum[0] + sum[1];
+    acc = acc + both;
+  }
+  return acc;
+}
+
 // One score: d ascending, or pairs with the odd element first. head_dim is even.
 float score(const Options& options, std::span<const float> q, const float* key) {
   if (options.kv == KvType::kInt8) return int8_score(q, key);
+  if (options.compute == ComputeType::kBf16x32) return run_score(q, key);
   const int odd_first = options.compute == ComputeType::kBf16 ? 1 : 0;
   float acc = 0.0f;
   for (size_t d = 0; d < q.size(); d += 2) {
@@ -183,7 +218,7 @@ float score(const Options& options, std::span<const float> q, const float* key) 
 float weight_of(const Options& options, float s, float m) {
   const float difference = s - m;
   const float p = exp2(difference);
-  return options.compute == ComputeType::kBf16 && options.kv != KvType::kInt8 ? round_bf16(p) : p;
+  return rounds(options.compute) && options.kv != KvType::kInt8 ? round_bf16(p) : p;
 }
 
 // int8: the keys [first, first + p.size()), which are of one run of 32.
@@ -210,6 +245,20 @@ void accumulate_codes(const KeyValues& kv, int64_t first, std::span<const float>
   }
 }
 
+// bf16x32: the keys [first, first + p.size()), which are of one run of 32.
+void accumulate_run(const KeyValues& kv, int64_t first, std::span<const float> p,
+                    SoftmaxState& state) {
+  for (int d = 0; d < kv.head_dim; ++d) {
+    float sum[2] = {0.0f, 0.0f};  // of the even and of the odd keys
+    for (size_t j = 0; j < p.size(); ++j) {
+      const int64_t key = first + static_cast<int64_t>(j);
+      sum[key % 2] = std::fmaf(kv.values[key * kv.stride + d], p[j], sum[key % 2]);
+    }
+    const float both = sum[0] + sum[1];
+    state.o[d] = state.o[d] + both;
+  }
+}
+
 // Continues the chains of l and O over the keys of one block; p[j] belongs to key first + j.
 void accumulate(const Options& options, const KeyValues& kv, int64_t first,
                 std::span<const float> p, SoftmaxState& state) {
@@ -217,10 +266,11 @@ void accumulate(const Options& options, const KeyValues& kv, int64_t first,
     float& lane = state.l[(first + j) % kLanes];
     lane = lane + p[j];
   }
-  if (options.kv == KvType::kInt8) {
+  if (options.kv == KvType::kInt8 || options.compute == ComputeType::kBf16x32) {
     for (size_t j = 0; j < p.size();) {
       const size_t run = std::min<size_t>(p.size() - j, 32 - (first + j) % 32);
-      accumulate_codes(kv, first + static_cast<int64_t>(j), p.subspan(j, run), state);
+      const auto add = options.kv == KvType::kInt8 ? accumulate_codes : accumulate_run;
+      add(kv, first + static_cast<int64_t>(j), p.subspan(j, run), state);
       j += run;
     }
     return;

@@ -25,8 +25,8 @@ bool same_bits(const std::vector<float>& a, const std::vector<float>& b) {
 }
 
 Options options_of(WeightType weights, ComputeType compute) {
-  const bool bf16 = compute == ComputeType::kBf16;
-  return {weights, compute, bf16 ? KvType::kBf16 : KvType::kF32, AttentionType::kStreaming, 64};
+  return {weights, compute, rounds(compute) ? KvType::kBf16 : KvType::kF32,
+          AttentionType::kStreaming, 64};
 }
 
 TEST(Linear, LeavesAreWholeUnits) {
@@ -47,10 +47,13 @@ TEST(Linear, CloseToDoubleForEveryType) {
     ComputeType compute;
     double tolerance;  // relative to the norm of the products
   };
-  const Case cases[] = {
-      {WeightType::kF32, ComputeType::kF32, 1e-6},   {WeightType::kF16, ComputeType::kF32, 1e-3},
-      {WeightType::kBf16, ComputeType::kF32, 1e-2},  {WeightType::kF32, ComputeType::kBf16, 1e-2},
-      {WeightType::kInt8, ComputeType::kBf16, 3e-2}, {WeightType::kInt4, ComputeType::kF32, 0.3}};
+  const Case cases[] = {{WeightType::kF32, ComputeType::kF32, 1e-6},
+                        {WeightType::kF16, ComputeType::kF32, 1e-3},
+                        {WeightType::kBf16, ComputeType::kF32, 1e-2},
+                        {WeightType::kF32, ComputeType::kBf16, 1e-2},
+                        {WeightType::kF32, ComputeType::kBf16x32, 1e-2},
+                        {WeightType::kInt8, ComputeType::kBf16, 3e-2},
+                        {WeightType::kInt4, ComputeType::kF32, 0.3}};
   for (const Case& c : cases) {
     for (const int64_t k : {1, 32, 40, 100, 353}) {
       const int64_t n = 21;
@@ -86,6 +89,28 @@ TEST(Linear, OddElementComesFirstUnderBf16) {
   // bf16: 2^24; + 1 is a tie to 2^24; - 2^24 is 0; + 1 is 1.  f32: 1; 2^24; + 1: 2^24; 0.
   EXPECT_EQ(linear(make_matrix(bf16, 1, 32, w.data()), x)[0], 1.0f);
   EXPECT_EQ(linear(make_matrix(f32, 1, 32, w.data()), x)[0], 0.0f);
+}
+
+TEST(Linear, RunsOf32SumTheirEvenAndOddElementsApart) {
+  const Options options = options_of(WeightType::kBf16, ComputeType::kBf16x32);
+  const auto sum = [&](std::vector<float> x) {
+    std::vector<float> w(x.size(), 1.0f);
+    return linear(make_matrix(options, 1, static_cast<int64_t>(x.size()), w.data()), x)[0];
+  };
+  // 2^24 swallows a 1 that it meets, not one of the other half or of another run.
+  std::vector<float> x(64, 0.0f);
+  x[0] = 0x1p24f;
+  x[2] = 1.0f;
+  x[4] = -0x1p24f;
+  EXPECT_EQ(sum(x), 0.0f);  // all of them even elements of one run
+  std::swap(x[2], x[3]);
+  EXPECT_EQ(sum(x), 1.0f);
+  std::swap(x[3], x[34]);
+  EXPECT_EQ(sum(x), 1.0f);
+  std::swap(x[4], x[36]);
+  EXPECT_EQ(sum(x), -0x1p24f + 1.0f + 0x1p24f);  // the second run alone: 1 - 2^24
+  std::swap(x[34], x[1]);
+  EXPECT_EQ(sum(x), 0.0f);  // the first run: 2^24 + 1 is a tie to 2^24
 }
 
 TEST(Linear, EmptyLeavesAreTheIdentity) {
@@ -142,14 +167,15 @@ TEST(Attention, CloseToDouble) {
     const KeyValues kv{keys.data(), values.data(), stride, c.head_dim};
     const int64_t position = c.tokens - 1;
     const std::vector<double> exact = exact_attention(q, kv, position);
-    for (const ComputeType compute : {ComputeType::kF32, ComputeType::kBf16}) {
+    for (const ComputeType compute :
+         {ComputeType::kF32, ComputeType::kBf16, ComputeType::kBf16x32}) {
       for (const AttentionType type : {AttentionType::kStandard, AttentionType::kStreaming}) {
         for (const int block_size : {16, 64, 256, 1024}) {
           Options options = options_of(WeightType::kBf16, compute);
           options.attention = type;
           options.block_size = block_size;
           const std::vector<float> out = attention(options, q, kv, position);
-          const double tolerance = compute == ComputeType::kBf16 ? 8e-3 : 4e-6;
+          const double tolerance = rounds(compute) ? 8e-3 : 4e-6;
           for (int d = 0; d < c.head_dim; ++d) EXPECT_NEAR(out[d], exact[d], tolerance);
         }
       }
@@ -161,7 +187,7 @@ TEST(Attention, ReadsNothingBeyondThePosition) {
   std::vector<float> keys = normal_values(130 * 16, 12), values = normal_values(130 * 16, 13);
   const std::vector<float> q = normal_values(16, 14);
   const KeyValues kv{keys.data(), values.data(), 16, 16};
-  for (const ComputeType compute : {ComputeType::kF32, ComputeType::kBf16}) {
+  for (const ComputeType compute : {ComputeType::kF32, ComputeType::kBf16, ComputeType::kBf16x32}) {
     for (const AttentionType type : {AttentionType::kStandard, AttentionType::kStreaming}) {
       Options options = options_of(WeightType::kBf16, compute);
       options.attention = type;
@@ -197,6 +223,39 @@ TEST(Attention, MaskedKeysMayBeRunWithZeroWeight) {
     }
     for (float& x : o) x = x + 0.0f;
     EXPECT_TRUE(same_bits(o, state.o)) << position;
+  }
+}
+
+TEST(Attention, MaskedKeysOfRunsMayBeRunWithZeroWeight) {
+  std::vector<float> keys = normal_values(64 * 16, 15),
+                     values = normal_values(64 * 16, 16, 0x1p-70f);
+  const std::vector<float> q = normal_values(16, 17, 5.0f);
+  const KeyValues kv{keys.data(), values.data(), 16, 16};
+  const Options options = options_of(WeightType::kBf16, ComputeType::kBf16x32);
+  const FlushSubnormals flush;
+  std::vector<float> s(64, 0.0f);  // 16 dimensions: half a run
+  for (size_t key = 0; key < s.size(); ++key) {
+    float sum[2] = {0.0f, 0.0f};
+    for (size_t d = 0; d < 32; ++d)
+      sum[d % 2] = d < 16 ? std::fmaf(keys[key * 16 + d], q[d], sum[d % 2])
+                          : std::fmaf(0.0f, 0.0f, sum[d % 2]);
+    s[key] = s[key] + (sum[0] + sum[1]);
+  }
+  for (const int64_t position : {0, 1, 30, 31, 32, 62}) {
+    const SoftmaxState state = block_state(options, q, kv, 0, position);
+    for (size_t d = 0; d < 16; ++d) {
+      float o = 0.0f;
+      for (int64_t run = 0; run < 64; run += 32) {
+        float sum[2] = {0.0f, 0.0f};
+        for (int64_t key = run; key < run + 32; ++key) {
+          const float p = key > position ? 0.0f : round_bf16(exp2(s[key] - state.m));
+          sum[key % 2] = std::fmaf(values[key * 16 + d], p, sum[key % 2]);
+        }
+        o = o + (sum[0] + sum[1]);
+      }
+      o = o + 0.0f;
+      EXPECT_EQ(std::memcmp(&o, &state.o[d], sizeof o), 0) << position << ", " << d;
+    }
   }
 }
 
