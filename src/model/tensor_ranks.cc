@@ -174,6 +174,7 @@ class PartInSharedMemory final : public PartOfModel {
               count * width_ * (by_rows ? to.rows - length(own) : to.rows * others()));
     add(worker, roots, to, own);
     if (!by_rows) return;
+    worker.barrier();  // copies are shared out otherwise than sums
     copy_sums(worker, to, me_.index);
     worker.barrier();
     if (worker.first())
