@@ -6,6 +6,7 @@
 #include <cstring>
 
 #include "base/error.h"
+#include "base/topology.h"
 #include "kernels/ceilings.h"
 #include "kernels/kernels.h"
 
@@ -137,6 +138,17 @@ const Kernels& choose_kernels(const std::string& name) {
     return *kernels;
   }
   fail(source, " is '", wanted, "'; use one of ", known_names());
+}
+
+size_t level1_bytes() {
+  constexpr size_t kGuess = size_t{32} << 10;
+  static const size_t bytes = cache_bytes(1);
+  return bytes ? bytes : kGuess;
+}
+size_t level2_bytes() {
+  constexpr size_t kGuess = size_t{512} << 10;
+  static const size_t bytes = cache_bytes(2);
+  return bytes ? bytes : kGuess;
 }
 
 FloatMode::FloatMode() : saved_(_mm_getcsr()) {

@@ -71,6 +71,14 @@ void sum_leaves(ProductFunction function, const LeafPlan& plan, ProductJob& job,
   }
 }
 
+// From so many rows on it pays to widen panels to fp32 beforehand, if that is what is multiplied
+// and there are registers for the larger tile.
+constexpr size_t kLeastBlockRows = 32;
+constexpr bool goes_in_blocks(const Activations& x) {
+  const bool f32 = x.operand == Operand::F32 || (x.operand == Operand::BF16 && !kBf16Dot);
+  return f32 && kRegisters >= 32 && x.rows >= kLeastBlockRows;
+}
+
 // The rows of a tile.
 struct RowRange {
   size_t begin, end;
@@ -146,8 +154,12 @@ void walk_panels(const LinearJob& job, const ProductFamily& products, const Leaf
   }
 }
 
+// Of many rows: linear_blocks_impl.h.
+size_t linear_in_blocks(const LinearJob& job, size_t first, size_t last);
+
 void linear(const LinearJob& job, size_t first, size_t last) {
   if (job.x.rows == 0 || first >= last) return;
+  if (goes_in_blocks(job.x)) first = linear_in_blocks(job, first, last);
   const ProductFamily& products = family(job.weight->format, job.x.operand);
   const LeafPlan plan = plan_leaves(*job.weight);
   const size_t most = static_cast<size_t>(products.rows), tiles = (job.x.rows + most - 1) / most;

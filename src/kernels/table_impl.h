@@ -4,7 +4,7 @@
 #pragma once
 #include "kernels/attention_impl.h"
 #include "kernels/cache_impl.h"
-#include "kernels/linear_impl.h"
+#include "kernels/linear_blocks_impl.h"
 #include "kernels/pack_impl.h"
 
 #define RILL_TARGET(symbol, isa_name, supported_function)     \

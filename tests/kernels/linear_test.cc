@@ -154,6 +154,18 @@ TEST_P(Linear, EqualsTheTwinOnOddSizes) {
         check_linear(kernels(), held, {outputs, inputs, rows, 0, Epilogue::STORE, false}, ++seed);
 }
 
+// Enough rows, panels and inputs for blocks: pieces of k that end inside the row and inside leaves,
+// panels that are left over, and more rows than share a piece.
+TEST_P(Linear, EqualsTheTwinForManyRows) {
+  uint64_t seed = 4000;
+  for (const Held& held : held_types()) {
+    check_linear(kernels(), held, {176, 544, 33, 0, Epilogue::STORE, true}, ++seed);
+    check_linear(kernels(), held, {144, 1280, 32, 32, Epilogue::ADD, true}, ++seed);
+    check_linear(kernels(), held, {160, 160, 35, 0, Epilogue::SILU_MUL, false}, ++seed);
+    check_linear(kernels(), held, {128, 64, 200, 0, Epilogue::STORE, false}, ++seed);
+  }
+}
+
 TEST_P(Linear, EqualsTheTwinForEveryNumberOfRows) {
   uint64_t seed = 1000;
   for (const Held& held : held_types())

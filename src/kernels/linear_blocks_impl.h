@@ -1,0 +1,227 @@
+// SPDX-License-Identifier: Apache-2.0
+// Linear layers of many rows with fp32 activations. A piece of a few panels, small enough to stay
+// in the L1 cache, is widened to fp32 once for many tiles of rows, so that their loops hold nothing
+// but multiplications. Between pieces the accumulators go through memory, which changes no bit.
+// Included after linear_impl.h.
+#pragma once
+#include "kernels/linear_impl.h"
+
+namespace rill {
+namespace {
+
+// Rows and panels (an even number: gate and up) of a tile: 24 accumulators, four weights and an
+// activation, so for sets of 32 registers.
+constexpr int kBlockRows = 6, kBlockPanels = 4;
+constexpr size_t kBlockRow = kBlockPanels * kPanel;  // outputs side by side in a tile
+constexpr size_t kBlockTiles = 32;                   // that share a widened piece, at most
+constexpr size_t kMostPiece = (size_t{32} << 10) / (kBlockRow * sizeof(float));  // of k
+
+// Where a tile's sums are: [rows][kBlockRow] each.
+struct BlockJob {
+  const float* x;   // row 0, first k of the piece
+  size_t x_stride;  // floats from row to row
+  const float* w;   // [count][kBlockRow]
+  size_t count;     // even
+  float* out;
+  bool accumulate;  // go on from what `out` holds, else from +0
+  size_t addends;   // as in ProductJob
+  const float* addend[3];
+};
+using BlockFunction = void (*)(const BlockJob& job);
+
+template <int R>
+RILL_INLINE void block_step(const float* const (&x)[R], size_t k, const float* w,
+                            V (&acc)[R][kBlockPanels]) {
+  V b[kBlockPanels];
+#pragma GCC unroll 16
+  for (int p = 0; p < kBlockPanels; ++p) b[p] = load(w + static_cast<size_t>(p) * kPanel);
+#pragma GCC unroll 16
+  for (int r = 0; r < R; ++r) {
+    const V a = splat(x[r][k]);
+#pragma GCC unroll 16
+    for (int p = 0; p < kBlockPanels; ++p) acc[r][p] = fma(b[p], a, acc[r][p]);
+  }
+}
+
+template <bool kOddFirst, int R>
+void block_tile(const BlockJob& job) {
+  V acc[R][kBlockPanels];
+  const float* x[R];
+  const auto each = [&](const auto& f) RILL_INLINE_LAMBDA {
+#pragma GCC unroll 16
+    for (int r = 0; r < R; ++r)
+#pragma GCC unroll 16
+      for (int p = 0; p < kBlockPanels; ++p)
+        f(acc[r][p], static_cast<size_t>(r) * kBlockRow + static_cast<size_t>(p) * kPanel);
+  };
+#pragma GCC unroll 16
+  for (int r = 0; r < R; ++r) x[r] = job.x + static_cast<size_t>(r) * job.x_stride;
+  if (job.accumulate)
+    each([&](V& sum, size_t at) RILL_INLINE_LAMBDA { sum = load(job.out + at); });
+  else
+    each([&](V& sum, size_t) RILL_INLINE_LAMBDA { sum = zero(); });
+  const float* w = job.w;
+  for (size_t k = 0; k < job.count; k += 2, w += 2 * kBlockRow) {
+    block_step<R>(x, k + kOddFirst, w + kOddFirst * kBlockRow, acc);
+    block_step<R>(x, k + !kOddFirst, w + !kOddFirst * kBlockRow, acc);
+  }
+  for (size_t i = 0; i < job.addends; ++i)
+    each([&](V& sum, size_t at) RILL_INLINE_LAMBDA { sum = add(load(job.addend[i] + at), sum); });
+  each([&](V& sum, size_t at) RILL_INLINE_LAMBDA { store(job.out + at, sum); });
+}
+
+template <bool kOddFirst>
+struct BlockFunctions {
+  BlockFunction rows[kBlockRows + 1];
+};
+template <bool kOddFirst, int R = kBlockRows>
+constexpr void fill_blocks(BlockFunctions<kOddFirst>& functions) {
+  if constexpr (R > 0) {
+    functions.rows[R] = block_tile<kOddFirst, R>;
+    fill_blocks<kOddFirst, R - 1>(functions);
+  }
+}
+template <bool kOddFirst>
+constexpr BlockFunctions<kOddFirst> block_functions() {
+  BlockFunctions<kOddFirst> functions{};
+  fill_blocks(functions);
+  return functions;
+}
+constexpr BlockFunctions<false> kBlockAscending = block_functions<false>();
+constexpr BlockFunctions<true> kBlockOddFirst = block_functions<true>();
+
+// The widened piece, and the sums of tiles before their epilogue with the left sides of the tree of
+// leaves.
+struct BlockScratch {
+  alignas(64) float piece[kMostPiece * kBlockRow];
+  alignas(64) float final[kBlockTiles][kBlockRows * kBlockRow];
+  alignas(64) float level[kFinal][kBlockTiles][kBlockRows * kBlockRow];
+
+  float* sums(size_t out, size_t tile) { return out == kFinal ? final[tile] : level[out][tile]; }
+};
+
+// k in [begin, begin + count) of kBlockPanels panels from `panel` on, as [count][kBlockRow].
+void widen_piece(const PackedMatrix& weight, size_t panel, size_t begin, size_t count, float* out) {
+  const size_t stride = panel_bytes(weight.format, weight.depth);
+  const char* w = reinterpret_cast<const char*>(weight.data) + panel * stride +
+                  panel_bytes(weight.format, begin);
+  for (size_t p = 0; p < kBlockPanels; ++p, w += stride, out += kPanel) {
+    if (weight.format == Format::BF16) {
+      for (size_t k = 0; k < count; k += 2) {
+        store(out + k * kBlockRow, widen_even(w + k * 32));
+        store(out + (k + 1) * kBlockRow, widen_odd(w + k * 32));
+      }
+    } else if (weight.format == Format::F16) {
+      for (size_t k = 0; k < count; ++k) store(out + k * kBlockRow, load_f16(w + k * 32));
+    } else {
+      for (size_t k = 0; k < count; ++k)
+        store(out + k * kBlockRow, load(reinterpret_cast<const float*>(w + k * 64)));
+    }
+  }
+}
+
+// How much of k is widened at once: it fills two thirds of the L1 cache, the rows take the rest.
+size_t piece_depth() {
+  static const size_t depth = [] {
+    const size_t floats = level1_bytes() / 3 * 2 / sizeof(float);
+    const size_t k = floats / kBlockRow / kDepthUnit * kDepthUnit;
+    return k < kDepthUnit ? kDepthUnit : k > kMostPiece ? kMostPiece : k;
+  }();
+  return depth;
+}
+
+// Asks for the i-th of n parts of what is widened next: the k that follow, or the next panels.
+void expect_piece(const PackedMatrix& weight, size_t panel, size_t begin, size_t i, size_t n) {
+  const size_t stride = panel_bytes(weight.format, weight.depth);
+  if (begin == weight.depth) {
+    panel += kBlockPanels;
+    begin = 0;
+  }
+  const size_t rest = weight.depth - begin, depth = piece_depth();
+  const size_t bytes = panel_bytes(weight.format, rest < depth ? rest : depth);
+  const char* w = reinterpret_cast<const char*>(weight.data) + panel * stride +
+                  panel_bytes(weight.format, begin);
+  for (size_t p = 0; p < kBlockPanels; ++p, w += stride)
+    for (size_t at = bytes * i / n / 64 * 64; at < bytes * (i + 1) / n; at += 64)
+      __builtin_prefetch(w + at, 0, 2);
+}
+
+struct BlockTiles {
+  RowRange rows;
+  size_t count;  // of nearly equal height
+
+  RowRange tile(size_t i) const {
+    const size_t n = rows.end - rows.begin;
+    return {rows.begin + n * i / count, rows.begin + n * (i + 1) / count};
+  }
+};
+
+// One leaf of kBlockPanels panels from `panel` on for some tiles.
+void block_leaf(const LinearJob& job, const BlockFunction* functions, size_t panel,
+                const LeafStep& step, const BlockTiles& tiles, BlockScratch& scratch) {
+  BlockJob block{};
+  block.x_stride = job.x.stride_bytes / sizeof(float);
+  block.w = scratch.piece;
+  for (size_t k = step.k_begin; k < step.k_end; k += block.count) {
+    const size_t rest = step.k_end - k, depth = piece_depth();
+    block.count = rest < depth ? rest : depth;
+    block.accumulate = k != step.k_begin;
+    block.addends = block.count == rest ? step.addends : 0;
+    widen_piece(*job.weight, panel, k, block.count, scratch.piece);
+    for (size_t t = 0; t < tiles.count; ++t) {
+      const RowRange rows = tiles.tile(t);
+      block.x = reinterpret_cast<const float*>(job.x.data + rows.begin * job.x.stride_bytes) + k;
+      block.out = scratch.sums(step.out, t);
+      for (size_t i = 0; i < block.addends; ++i) block.addend[i] = scratch.level[step.addend[i]][t];
+      expect_piece(*job.weight, panel, k + block.count, t, tiles.count);
+      if (k + block.count == job.weight->depth)
+        for (size_t p = 0; p < kBlockPanels; p += job.epilogue == Epilogue::SILU_MUL ? 2 : 1)
+          expect_panel(job, rows, panel + p);
+      functions[rows.end - rows.begin](block);
+    }
+  }
+}
+
+// Rows of a group: their activations stay in half of the L2 cache while all panels pass.
+size_t group_rows(const LinearJob& job) {
+  const size_t most = static_cast<size_t>(kBlockRows) * kBlockTiles;
+  const size_t fit = level2_bytes() / 2 / job.x.stride_bytes;
+  const size_t least = static_cast<size_t>(kBlockRows) * 4;
+  return fit < least ? least : fit < most ? fit : most;
+}
+
+void finish_block(const LinearJob& job, size_t panel, const BlockTiles& tiles,
+                  BlockScratch& scratch) {
+  const bool pairs = job.epilogue == Epilogue::SILU_MUL;
+  for (size_t t = 0; t < tiles.count; ++t)
+    for (size_t p = 0; p < kBlockPanels; p += pairs ? 2 : 1) {
+      const float* sum = scratch.final[t] + p * kPanel;
+      finish_panel(job, tiles.tile(t), panel + p, sum, pairs ? sum + kPanel : nullptr, kBlockRow);
+    }
+}
+
+// Multiplies all rows with panels from `first` on, as far as they are whole blocks; returns the
+// first panel that is left.
+size_t linear_in_blocks(const LinearJob& job, size_t first, size_t last) {
+  const PackedMatrix& weight = *job.weight;
+  const LeafPlan plan = plan_leaves(weight);
+  const bool odd_first = weight.format == Format::BF16 && job.x.operand == Operand::BF16;
+  const BlockFunction* functions = odd_first ? kBlockOddFirst.rows : kBlockAscending.rows;
+  const size_t most = group_rows(job);
+  const size_t groups = (job.x.rows + most - 1) / most;
+  const size_t end = first + (last - first) / kBlockPanels * kBlockPanels;
+  BlockScratch scratch;
+  for (size_t g = 0; g < groups; ++g) {
+    const RowRange rows{job.x.rows * g / groups, job.x.rows * (g + 1) / groups};
+    const BlockTiles tiles{rows, (rows.end - rows.begin + kBlockRows - 1) / kBlockRows};
+    for (size_t panel = first; panel < end; panel += kBlockPanels) {
+      for (size_t s = 0; s < plan.steps; ++s)
+        block_leaf(job, functions, panel, plan.step[s], tiles, scratch);
+      finish_block(job, panel, tiles, scratch);
+    }
+  }
+  return end;
+}
+
+}  // namespace
+}  // namespace rill
