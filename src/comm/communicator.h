@@ -50,7 +50,10 @@ class Communicator {
       : rank_(rank),
         size_(size),
         values_(static_cast<size_t>(size)),
-        value_bytes_(static_cast<size_t>(size), sizeof(uint64_t)) {}
+        value_bytes_(static_cast<size_t>(size), sizeof(uint64_t)) {
+    out_.reserve(static_cast<size_t>(size));
+    in_.reserve(static_cast<size_t>(size));
+  }
   Communicator(const Communicator&) = delete;
   Communicator& operator=(const Communicator&) = delete;
   virtual ~Communicator() = default;
@@ -72,6 +75,18 @@ class Communicator {
   /// Messages between pairs of ranks. Those from one rank to another arrive in the order in which
   /// they were named, with the sizes that the receiver named; messages may be empty.
   void exchange(std::span<const Outgoing> out, std::span<const Incoming> in);
+  /// Begins an exchange, or a gather as exchange: the rank computes while bytes travel, and calls
+  /// progress() now and then, since not every transport moves them by itself. finish() returns when
+  /// what was received may be read, and what was sent may be written. Ranks begin in the same order
+  /// and may have kMostStarted at a time.
+  static constexpr size_t kMostStarted = 4;
+  using Ticket = size_t;
+  Ticket start(std::span<const Outgoing> out, std::span<const Incoming> in);
+  Ticket start_gather(std::byte* all, std::span<const size_t> counts);
+  void finish(Ticket ticket);
+  void progress();
+  /// Has begun what is not finished.
+  bool started() const { return free_ != kAllFree; }
   /// `bytes` for each rank, zero at first; null if the ranks are on several machines or one of them
   /// has no memory to share. To be destroyed by all ranks, in the same order.
   virtual std::unique_ptr<SharedMemory> share_memory(size_t /*bytes*/) { return nullptr; }
@@ -96,10 +111,20 @@ class Communicator {
   virtual void do_barrier() = 0;
   virtual void do_broadcast(std::span<std::byte> bytes, int root) = 0;
   virtual void do_all_gather(std::byte* all, std::span<const size_t> counts) = 0;
-  virtual void do_exchange(std::span<const Outgoing> out, std::span<const Incoming> in) = 0;
+  // Started as `ticket`, less than kMostStarted.
+  virtual void do_start(Ticket ticket, std::span<const Outgoing> out,
+                        std::span<const Incoming> in) = 0;
+  virtual void do_finish(Ticket ticket) = 0;
+  virtual void do_progress() {}
   class Count;
+  class Time;
+  Ticket take_ticket();
 
+  static constexpr unsigned kAllFree = (1u << kMostStarted) - 1;
   const int rank_, size_;
+  unsigned free_ = kAllFree;  // tickets, a bit each
+  std::vector<Outgoing> out_;
+  std::vector<Incoming> in_;
   Traffic traffic_;
   std::vector<uint64_t> values_;     // [size]
   std::vector<size_t> value_bytes_;  // [size]
@@ -119,7 +144,8 @@ class SingleCommunicator final : public Communicator {
   void do_barrier() override {}
   void do_broadcast(std::span<std::byte>, int) override {}
   void do_all_gather(std::byte*, std::span<const size_t>) override {}
-  void do_exchange(std::span<const Outgoing>, std::span<const Incoming>) override {}
+  void do_start(Ticket, std::span<const Outgoing>, std::span<const Incoming>) override {}
+  void do_finish(Ticket) override {}
 };
 
 }  // namespace rill

@@ -117,7 +117,9 @@ double AttentionBench::once(Attention& attention, const AttentionCase& what, Tea
             i / count, i % count,
             queries_.data() + (i % count * layer_.heads + i / count) * layer_.head_dim);
       worker.barrier();
-      attention.run(worker, 0, out_.data(), width);
+      const Attention::Output to = {out_.data(), width};
+      attention.attend(worker, 0, to);
+      attention.join(worker, to);
     });
   }
   return seconds;

@@ -158,8 +158,8 @@ void measure_sums(Communicator& world, Communicator& node, Team& team,
     const ResidualSum to = {x.data(), row_stride(width), nullptr, rows};
     const auto add = [&] {
       team.run([&](Worker& worker) {
+        tensor->start_roots(worker, Cut::O, to);
         tensor->add_roots(worker, Cut::O, to);
-        worker.barrier();
       });
     };
     const size_t bytes = values.size() * sizeof(float);

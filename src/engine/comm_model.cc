@@ -33,6 +33,7 @@ class StepVolume {
     for (const StepShare& share : step.sequences) shares_.rows += share.tokens;
   }
 
+  // Of a piece: all but the status.
   std::vector<CommCall> calls() {
     if (tp_.count > 1) embedding();
     if (sp_.count > 1) {
@@ -46,6 +47,9 @@ class StepVolume {
       roots(LeafCut::of_down(config_));
     }
     logits();
+    return std::move(calls_);
+  }
+  std::vector<CommCall> status() {
     if (tp_.count > 1) gather(CommPart::STATUS, true, 1, sizeof(uint64_t));
     gather(CommPart::STATUS, false, 1, sizeof(uint64_t));
     return std::move(calls_);
@@ -58,7 +62,7 @@ class StepVolume {
   // Calls in which everyone of the group gets `bytes` of this rank.
   void gather(CommPart part, bool tensor, uint64_t times, uint64_t bytes) {
     const RankOf me = tensor ? tp_ : sp_;
-    CommCall call{part, tensor, true, times, me.count - 1, {}};
+    CommCall call{part, 0, tensor, true, times, me.count - 1, {}};
     call.sent.assign(me.count, bytes);
     call.sent[me.index] = 0;
     calls_.push_back(std::move(call));
@@ -66,7 +70,7 @@ class StepVolume {
   // Calls in which each other rank gets `per_rank` messages.
   CommCall& exchange(CommPart part, bool tensor, uint64_t times, uint64_t per_rank) {
     const RankOf me = tensor ? tp_ : sp_;
-    calls_.push_back({part, tensor, false, times, per_rank * (me.count - 1), {}});
+    calls_.push_back({part, 0, tensor, false, times, per_rank * (me.count - 1), {}});
     calls_.back().sent.assign(me.count, 0);
     return calls_.back();
   }
@@ -144,7 +148,9 @@ class StepVolume {
     const size_t rows = own_rows(), width = config_.hidden_size;
     const size_t count = cut.subtrees(shard_.leaves).size();
     if (!TensorRanks::sums_by_rows(tp_.count, rows, width)) {
-      gather(CommPart::ROOTS, true, layers(), count * rows * width * kFloat);
+      CommCall& call = exchange(CommPart::ROOTS, true, layers(), 1);
+      for (size_t rank = 0; rank < tp_.count; ++rank)
+        if (rank != tp_.index) call.sent[rank] = count * rows * width * kFloat;
       return;
     }
     CommCall& call = exchange(CommPart::ROOTS, true, layers(), count);
@@ -196,8 +202,41 @@ uint64_t CommCall::bytes() const {
   return std::accumulate(sent.begin(), sent.end(), uint64_t{0});
 }
 
+std::vector<std::vector<StepShare>> cut_step(std::span<const StepShare> sequences,
+                                             const StepPieces& cut) {
+  size_t rows = 0;
+  for (const StepShare& share : sequences) rows += share.tokens;
+  const size_t first = cut.first(rows);
+  std::vector<std::vector<StepShare>> pieces(first < rows ? 2 : 1);
+  size_t room = first;
+  for (const StepShare& share : sequences) {
+    const size_t here = std::min(room, share.tokens), there = share.tokens - here;
+    const size_t logits_there = std::min(share.logits, there);
+    if (here > 0) pieces[0].push_back({share.start, here, share.logits - logits_there});
+    if (there > 0) pieces[1].push_back({share.start + here, there, logits_there});
+    room -= here;
+  }
+  return pieces;
+}
+
 std::vector<CommCall> comm_calls(const CommSubject& subject, const CommStep& step) {
-  return StepVolume(subject, step).calls();
+  const StepPieces cut{subject.several_machines, subject.sp.count};
+  const auto pieces = cut_step(step.sequences, cut);
+  std::vector<CommCall> all;
+  size_t rows = 0;
+  for (size_t i = 0; i < pieces.size(); ++i) {
+    size_t count = 0;
+    for (const StepShare& share : pieces[i]) count += share.tokens;
+    CommStep piece{pieces[i]};
+    if (!step.tokens.empty()) piece.tokens = step.tokens.subspan(rows, count);
+    rows += count;
+    for (CommCall& call : StepVolume(subject, piece).calls()) {
+      call.piece = i;
+      all.push_back(std::move(call));
+    }
+  }
+  for (CommCall& call : StepVolume(subject, step).status()) all.push_back(std::move(call));
+  return all;
 }
 
 CommTotals total_of(const std::vector<CommCall>& calls, bool tensor) {

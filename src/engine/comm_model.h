@@ -8,6 +8,7 @@
 
 #include "engine/bench_cost.h"
 #include "model/ranks.h"
+#include "model/row_shares.h"
 
 namespace rill {
 
@@ -16,6 +17,7 @@ struct CommSubject {
   const ModelConfig& config;
   const Arithmetic& arithmetic;
   RankOf tp = {}, sp = {};
+  bool several_machines = false;  // then steps of many rows go in pieces
 };
 
 /// A step of some sequences. Whose row of the embedding a token needs depends on the token: without
@@ -45,6 +47,7 @@ const char* to_string(CommPart part);
 /// Calls of one kind to a communicator.
 struct CommCall {
   CommPart part;
+  size_t piece;                // of the step (StepPieces)
   bool tensor;                 // over the tp group; else over the sp group
   bool gather;                 // all_gather; else exchange
   uint64_t times;              // in the step; the same each time
@@ -53,6 +56,10 @@ struct CommCall {
 
   uint64_t bytes() const;  // of one call
 };
+
+/// The pieces in which a step goes through the layers.
+std::vector<std::vector<StepShare>> cut_step(std::span<const StepShare> sequences,
+                                             const StepPieces& cut);
 
 /// What this rank does in a step.
 std::vector<CommCall> comm_calls(const CommSubject& subject, const CommStep& step);

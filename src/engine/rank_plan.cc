@@ -84,38 +84,90 @@ class RankModel::Step {
 
   // Ranks wait for each other at every exchange, so the slowest one of each operation counts.
   void add_to(Prediction& total) const {
-    std::array<double, kWorks> computing{};
-    std::array<double, kCommParts> talking{};
+    const bool several = model_.place_.per_node < shape_.ranks();
+    const auto pieces = cut_step(shares_, {several, shape_.sp});
+    std::array<Piece, kMostPieces> times;
     uint64_t tensor = 0, sequence = 0, messages = 0;
     for (size_t rank = 0; rank < shape_.ranks(); ++rank) {
       const RankOf tp = {rank % shape_.tp, shape_.tp}, sp = {rank / shape_.tp, shape_.sp};
-      compute(tp, sp, computing);
-      const auto calls = comm_calls({model_.config_, model_.arithmetic_, tp, sp}, {shares_});
-      std::array<double, kCommParts> mine{};
-      for (const CommCall& call : calls)
-        mine[static_cast<size_t>(call.part)] += number(call.times) * seconds(call, tp, sp);
-      for (size_t i = 0; i < kCommParts; ++i) talking[i] = std::max(talking[i], mine[i]);
+      const auto calls =
+          comm_calls({model_.config_, model_.arithmetic_, tp, sp, several}, {shares_});
+      for (size_t i = 0; i < pieces.size(); ++i) {
+        compute(tp, sp, pieces[i], times[i].computing);
+        std::array<double, kCommParts> mine{};
+        for (const CommCall& call : calls)
+          if (call.piece == i)
+            mine[static_cast<size_t>(call.part)] += number(call.times) * seconds(call, tp, sp);
+        for (size_t p = 0; p < kCommParts; ++p)
+          times[i].talking[p] = std::max(times[i].talking[p], mine[p]);
+      }
       const CommTotals t = total_of(calls, true), s = total_of(calls, false);
       tensor = std::max(tensor, t.sent);
       sequence = std::max(sequence, s.sent);
       messages = std::max(messages, t.messages + s.messages);
     }
-    for (const double time : computing) total.computing += time;
-    for (const double time : talking) total.talking += time;
+    for (const Piece& piece : times) {
+      for (const double time : piece.computing) total.computing += time;
+      for (const double time : piece.talking) total.talking += time;
+    }
+    if (pieces.size() > 1) total.talking -= hidden(times);
     total.tensor_sent += tensor;
     total.sequence_sent += sequence;
     total.messages += messages;
   }
 
  private:
-  void compute(RankOf tp, RankOf sp, std::array<double, kWorks>& slowest) const {
+  struct Piece {
+    std::array<double, kWorks> computing{};
+    std::array<double, kCommParts> talking{};
+  };
+
+  // Talking that computing hides. Pieces take turns, each until something that it waits for is on
+  // its way (ForwardPass::step); what travels goes one after the other.
+  double hidden(const std::array<Piece, kMostPieces>& pieces) const {
+    constexpr size_t kPhases = 4;
+    const auto computing = [&](size_t piece, size_t phase) {
+      const auto& c = pieces[piece].computing;
+      const double times[kPhases] = {c[0], c[kLinearWorks], c[1], c[2] + c[3]};
+      return times[phase] / number(model_.config_.num_layers);
+    };
+    const auto talking = [&](size_t piece, size_t phase) {
+      const auto of = [&](CommPart part) {
+        return pieces[piece].talking[static_cast<size_t>(part)];
+      };
+      const double roots = of(CommPart::ROOTS) / 2;  // of o_proj and of down_proj
+      const double times[kPhases] = {of(CommPart::QKV), of(CommPart::STATES), roots, roots};
+      return times[phase] / number(model_.config_.num_layers);
+    };
+    double now = 0, link = 0, waited = 0, talked = 0;
+    std::array<size_t, kMostPieces> done{};
+    std::array<double, kMostPieces> ready{};
+    const size_t phases = kPhases * model_.config_.num_layers;
+    for (size_t i = 0; done.back() < phases; i = (i + 1) % kMostPieces) {
+      waited += std::max(0.0, ready[i] - now);
+      now = std::max(now, ready[i]);
+      double talk = 0;
+      while (talk == 0 && done[i] < phases) {
+        const size_t phase = done[i]++ % kPhases;
+        now += computing(i, phase);
+        talk = talking(i, phase);
+      }
+      link = std::max(link, now) + talk;
+      ready[i] = link;
+      talked += talk;
+    }
+    return talked - waited - std::max(0.0, link - now);
+  }
+
+  void compute(RankOf tp, RankOf sp, const std::vector<StepShare>& shares,
+               std::array<double, kWorks>& slowest) const {
     const ModelConfig& config = model_.config_;
     const Arithmetic& arithmetic = model_.arithmetic_;
     const Shard shard(config, tp, sp);
     const Widths widths(config, shard);
     RowShares rows{0, sp};
     size_t logits = 0;
-    for (const StepShare& share : shares_) {
+    for (const StepShare& share : shares) {
       rows.rows += share.tokens;
       logits += share.logits;
     }
@@ -138,17 +190,17 @@ class RankModel::Step {
     for (size_t i = 0; i < kLinearWorks; ++i)
       slowest[i] = std::max(slowest[i], ideal_time(work[i], linear_, rank_).seconds);
     double& longest = slowest[kLinearWorks];
-    longest = std::max(longest, attention(shard).ideal(attention_, rank_).seconds);
+    longest = std::max(longest, attention(shard, shares).ideal(attention_, rank_).seconds);
   }
 
   // All queries against the keys that this rank keeps.
-  AttentionWork attention(const Shard& shard) const {
+  AttentionWork attention(const Shard& shard, const std::vector<StepShare>& shares) const {
     const ModelConfig& config = model_.config_;
     const Arithmetic& arithmetic = model_.arithmetic_;
     const bool twice = arithmetic.attention_type == AttentionType::STANDARD && shape_.sp > 1;
     const HeadCounts heads = {length(shard.heads), length(shard.kv_heads), config.head_dim};
     AttentionWork work;
-    for (const StepShare& share : shares_) {
+    for (const StepShare& share : shares) {
       const AttentionCount kept = kept_by(shard.sp, share, stripe_length(arithmetic.block_size));
       work += attention_work(heads, arithmetic.kv, kept) * number(config.num_layers);
     }

@@ -29,7 +29,7 @@ struct RankTask {
 
 /// Of one task. Sent and messages are of the rank that sends most.
 struct Prediction {
-  double computing = 0, talking = 0;            // seconds
+  double computing = 0, talking = 0;            // seconds; talking that no computing hides
   uint64_t tensor_sent = 0, sequence_sent = 0;  // bytes, over tp and over sp groups
   uint64_t messages = 0;
   double seconds() const { return computing + talking; }

@@ -71,7 +71,9 @@ void attend(const AttentionProblem& p, const ArithmeticOptions& options, Runtime
         attention.set_query(i % p.heads, i / p.heads, scaled);
       }
       worker.barrier();
-      attention.run(worker, 0, out + first * width, width);
+      const Attention::Output to = {out + first * width, width};
+      attention.attend(worker, 0, to);
+      attention.join(worker, to);
     });
   }
 }

@@ -111,19 +111,24 @@ Attention::Tile Attention::tile_at(const Task& task, size_t offset) const {
   return tile;
 }
 
-void Attention::finish(const Tile& tile, SoftmaxState state, float* out, size_t stride) const {
+void Attention::finish(const Tile& tile, SoftmaxState state, const Output& out) const {
   const Range heads = shape_.heads_of(tile.kv_head);
   const size_t group = heads.end - heads.begin;
   for (size_t r = 0; r < tile.rows; ++r) {
     const size_t row = tile.queries->row + (tile.first + r) / group - first_row_;
     const size_t head = heads.begin + (tile.first + r) % group;
-    runtime_.kernels.finish(state, r, shape_.head_dim, out + row * stride + head * shape_.head_dim);
+    runtime_.kernels.finish(state, r, shape_.head_dim,
+                            out.rows + row * out.stride + head * shape_.head_dim);
   }
 }
 
-void Attention::run(Worker& worker, size_t layer, float* out, size_t stride) {
-  const size_t thread_bytes = lay_out_thread(shape_, most_context_, nullptr).bytes;
-  std::byte* scratch = scratch_.threads + static_cast<size_t>(worker.index()) * thread_bytes;
+std::byte* Attention::thread_scratch(const Worker& worker) const {
+  const size_t bytes = lay_out_thread(shape_, most_context_, nullptr).bytes;
+  return scratch_.threads + static_cast<size_t>(worker.index()) * bytes;
+}
+
+void Attention::attend(Worker& worker, size_t layer, const Output& out) {
+  std::byte* scratch = thread_scratch(worker);
   TaskCounter& next_task = next_task_[layer % 2];
   if (worker.first()) {  // what the last layer used, and all threads have left
     next_task_[(layer + 1) % 2].reset();
@@ -133,18 +138,25 @@ void Attention::run(Worker& worker, size_t layer, float* out, size_t stride) {
     settle_maxima(worker, layer, scratch);
   for (size_t i = next_task.next(); i < tasks_.size(); i = next_task.next()) {
     if (shape_.type == AttentionType::STREAMING)
-      stream(tasks_[i], layer, scratch, out, stride);
+      stream(tasks_[i], layer, scratch, out);
     else
-      standard(tasks_[i], layer, scratch, out, stride);
+      standard(tasks_[i], layer, scratch, out);
+    if (worker.first()) runtime_.ranks.progress();
   }
   if (!keeps_states_) return;
   worker.barrier();
+  if (worker.first() && states_.ranks() > 1) states_.start();
+}
+
+void Attention::join(Worker& worker, const Output& out) {
+  if (!keeps_states_) return;
   if (states_.ranks() > 1) {
-    if (worker.first()) states_.exchange();
+    if (worker.first()) states_.finish();
     worker.barrier();
   }
+  std::byte* scratch = thread_scratch(worker);
   for (size_t i = next_join_.next(); i < joins_.size(); i = next_join_.next())
-    join_parts(joins_[i], scratch, out, stride);
+    join_parts(joins_[i], scratch, out);
 }
 
 StateRanks::Place Attention::place_of(const Tile& tile) const {
@@ -154,7 +166,7 @@ StateRanks::Place Attention::place_of(const Tile& tile) const {
 }
 
 // All ranks' parts of a tile in tree order. The first one holds key 0, which every row sees.
-void Attention::join_parts(const Task& task, std::byte* scratch, float* out, size_t stride) {
+void Attention::join_parts(const Task& task, std::byte* scratch, const Output& out) {
   const Tile tile = tile_at(task, 0);
   const StateRanks::Place place = place_of(tile);
   const Kernels& kernels = runtime_.kernels;
@@ -177,7 +189,7 @@ void Attention::join_parts(const Task& task, std::byte* scratch, float* out, siz
     const auto level = static_cast<size_t>(std::countr_zero(length(present[i].stripes)));
     join(tree.close(present[i + 1].stripes.begin, level), tile.rows, merge);
   }
-  finish(tile, tree.root(), out, stride);
+  finish(tile, tree.root(), out);
 }
 
 void Attention::join(const JoinChain& chain, size_t rows,

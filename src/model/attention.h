@@ -67,10 +67,16 @@ class Attention {
   /// Hands over the query of a head in a row, fp32 [head_dim], rotated and scaled.
   void set_query(size_t head, size_t row, const float* q);
 
-  /// Runs in a parallel region, on all its threads. Barriers must separate it from the writing of
-  /// queries, K and V before, and from the reading of `out` and the next run after.
-  /// out [rows of this rank's share][stride]: the heads of a row one after the other.
-  void run(Worker& worker, size_t layer, float* out, size_t stride);
+  /// Where results go, [rows of this rank's share][stride]: the heads of a row one after the other.
+  struct Output {
+    float* rows;
+    size_t stride;
+  };
+  /// In two parts, in a parallel region, on all its threads. Barriers must separate the first from
+  /// the writing of queries, K and V before, the second from the reading of `out` and the next run
+  /// after. Between them states of other ranks' rows are on their way.
+  void attend(Worker& worker, size_t layer, const Output& out);
+  void join(Worker& worker, const Output& out);
 
  private:
   // Some tiles of one sequence and KV head; rows are (token, head of the group), folded.
@@ -95,10 +101,11 @@ class Attention {
   std::byte* query(size_t kv_head, size_t slice, size_t folded_row) const;
   Tile tile_at(const Task& task, size_t offset) const;
   size_t sees(const AttentionQueries& queries, size_t token) const;
-  void stream(const Task& task, size_t layer, std::byte* scratch, float* out, size_t stride);
-  void standard(const Task& task, size_t layer, std::byte* scratch, float* out, size_t stride);
+  std::byte* thread_scratch(const Worker& worker) const;
+  void stream(const Task& task, size_t layer, std::byte* scratch, const Output& out);
+  void standard(const Task& task, size_t layer, std::byte* scratch, const Output& out);
   void settle_maxima(Worker& worker, size_t layer, std::byte* scratch);
-  void join_parts(const Task& task, std::byte* scratch, float* out, size_t stride);
+  void join_parts(const Task& task, std::byte* scratch, const Output& out);
   void cut_queries(std::span<const AttentionQueries> queries, const RowShares& shares);
   void choose_parts(size_t tiles, size_t longest);
   void add_tasks(size_t chunk, size_t per_task);
@@ -106,7 +113,7 @@ class Attention {
   StateRanks::Place place_of(const Tile& tile) const;
   void join(const JoinChain& chain, size_t rows,
             void (*merge)(SoftmaxState, SoftmaxState, size_t, size_t)) const;
-  void finish(const Tile& tile, SoftmaxState state, float* out, size_t stride) const;
+  void finish(const Tile& tile, SoftmaxState state, const Output& out) const;
 
   const AttentionShape shape_;
   const Runtime runtime_;

@@ -79,8 +79,7 @@ void Attention::settle_maxima(Worker& worker, size_t layer, std::byte* scratch) 
   worker.barrier();
 }
 
-void Attention::standard(const Task& task, size_t layer, std::byte* scratch, float* out,
-                         size_t stride) {
+void Attention::standard(const Task& task, size_t layer, std::byte* scratch, const Output& out) {
   Rows rows(*this, task, layer, scratch);
   rows.score();
   const Tile& tile = rows.tile();
@@ -99,7 +98,7 @@ void Attention::standard(const Task& task, size_t layer, std::byte* scratch, flo
     if (keeps_states_)
       states_.put(place_of(tile), part, tree.root());
     else
-      finish(tile, tree.root(), out, stride);
+      finish(tile, tree.root(), out);
   }
 }
 

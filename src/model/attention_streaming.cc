@@ -57,8 +57,7 @@ class Attention::Pass {
   bool fresh_ = true;
 };
 
-void Attention::stream(const Task& task, size_t layer, std::byte* scratch, float* out,
-                       size_t stride) {
+void Attention::stream(const Task& task, size_t layer, std::byte* scratch, const Output& out) {
   const ThreadScratch mine = lay_out_thread(shape_, most_context_, scratch);
   const size_t count = tiles_of(task.rows);
   std::array<Tile, kPassesPerTask> tiles{};
@@ -92,7 +91,7 @@ void Attention::stream(const Task& task, size_t layer, std::byte* scratch, float
         if (lanes[i + apart])  // its stripes' keys come after those of the i-th
           runtime_.kernels.merge(*lanes[i], *lanes[i + apart], tiles[t].rows, shape_.head_dim);
     if (!keeps_states_)
-      finish(tiles[t], *lanes[0], out, stride);
+      finish(tiles[t], *lanes[0], out);
     else if (lanes[0])
       states_.put(place_of(tiles[t]), task.part, *lanes[0]);
   }

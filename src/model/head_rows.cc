@@ -84,10 +84,14 @@ void HeadRows::keep_v(size_t layer, size_t head, const StepRow& row, const float
                                  row.sequence->cache().v(block, layer, head));
 }
 
+void HeadRows::start_others(Worker& worker) {
+  sequence_.start_qkv(worker, scratch_.qkv, row_stride(widths_.qkv()));
+}
+
 void HeadRows::take_others(Worker& worker, size_t layer) {
   if (sequence_.shares().cuts_columns())
     take_other_heads(worker, layer);
-  else
+  else if (sequence_.others() > 0)
     take_other_rows(worker, layer);
 }
 
@@ -103,7 +107,7 @@ size_t HeadRows::after_pair(size_t i) const {
 }
 
 void HeadRows::take_other_rows(Worker& worker, size_t layer) {
-  sequence_.share_qkv(worker, scratch_.qkv, row_stride(widths_.qkv()));
+  sequence_.finish_qkv(worker);
   const Range share = worker.share(sequence_.others());
   const Range mine = {after_pair(share.begin), after_pair(share.end)};
   for (size_t i = mine.begin; i < mine.end; ++i) {
@@ -117,6 +121,7 @@ void HeadRows::take_other_rows(Worker& worker, size_t layer) {
       keep_v(layer, head, rows_.all()[row], k + widths_.kv + head * dim_);
     }
   }
+  worker.barrier();
 }
 
 // Of this rank's rows: the heads that other ranks have computed.
@@ -138,6 +143,7 @@ void HeadRows::take_other_heads(Worker& worker, size_t layer) {
         keep_v(layer, head - q_heads_ - kv_heads_, rows_.own()[row], values);
     }
   }
+  worker.barrier();
 }
 
 }  // namespace rill

@@ -24,8 +24,10 @@ class HeadRows {
   /// Norms and rotates queries and keys, and stores keys and values as the cache holds them.
   /// `heads` of the product: q, then k, then v.
   void finish(size_t layer, Range heads);
-  /// By all threads, a barrier before attention's: the queries of rows that other ranks compute,
-  /// and the keys and values that are kept here.
+  /// By all threads, a barrier after the last finish: hands over what other ranks need, and takes,
+  /// for all threads, what they have for this one: the queries of rows that they compute, and the
+  /// keys and values that are kept here.
+  void start_others(Worker& worker);
   void take_others(Worker& worker, size_t layer);
 
  private:

@@ -14,9 +14,8 @@ LinearLayers::LinearLayers(const Model& model, const StepScratch& scratch, Seque
       ahead_(static_cast<size_t>(model.runtime.team.size())) {}
 
 void LinearLayers::project(Worker& worker, Cut cut, const std::vector<CutMatrix>& matrices,
-                           const ProjectionInput& input) {
-  const size_t hidden = model_.config.hidden_size;
-  const ResidualSum to = {scratch_.x, row_stride(hidden), input.bias, rows()};
+                           const ProjectionInput& input, const PackedMatrix& next) {
+  const ResidualSum to = sum(input.bias);
   std::array<Activations, kMostSubtrees> operands;
   convert(worker, matrices, input, operands.data());
   begin(worker, cut == Cut::O ? Operation::O : Operation::DOWN);
@@ -26,9 +25,10 @@ void LinearLayers::project(Worker& worker, Cut cut, const std::vector<CutMatrix>
   }
   for (size_t i = 0; i < matrices.size(); ++i) {
     const LinearTarget root = tensor_.root(cut, i, to);
-    share_columns(worker, root.y, root.stride, hidden, kDealtPanels);
+    share_columns(worker, root.y, root.stride, model_.config.hidden_size, kDealtPanels);
   }
-  tensor_.add_roots(worker, cut, to);
+  meet(worker, next);
+  tensor_.start_roots(worker, cut, to);
 }
 
 void LinearLayers::meet(Worker& worker, const PackedMatrix& next) {

@@ -2,6 +2,7 @@
 // The linear layers of a forward pass: their operands, how their panels are dealt to ranks and
 // threads, and where their products go.
 #pragma once
+#include <algorithm>
 #include <vector>
 
 #include "model/model.h"
@@ -40,9 +41,13 @@ class LinearLayers {
     product(worker, weight, a, target, [](Range) {});
   }
   /// x += W from + bias, for a matrix that ranks cut along k: the roots of its subtrees of leaves
-  /// are added in their tree (docs/arithmetic.md, section 8).
+  /// are on their way to who adds them. `next`: the weight that is read after it.
   void project(Worker& worker, Cut cut, const std::vector<CutMatrix>& matrices,
-               const ProjectionInput& input);
+               const ProjectionInput& input, const PackedMatrix& next);
+  /// Ends it: the roots are added in their tree (docs/arithmetic.md, section 8).
+  void add(Worker& worker, Cut cut, const float* bias) {
+    tensor_.add_roots(worker, cut, sum(bias));
+  }
 
   /// The panels of this rank, cut and dealt to its threads in runs of `unit`: body(panels).
   template <class Body>
@@ -63,6 +68,10 @@ class LinearLayers {
   }
   static bool shared(size_t rows) { return rows > kPrivateRows; }
   Activations operand(const Worker& worker, size_t rows, size_t width, size_t offset) const;
+  ResidualSum sum(const float* bias) const {
+    const size_t hidden = model_.config.hidden_size;
+    return {scratch_.x, row_stride(hidden), bias, rows()};
+  }
   void convert(Worker& worker, const std::vector<CutMatrix>& matrices, const ProjectionInput& input,
                Activations* operands);
 
@@ -89,8 +98,16 @@ Activations LinearLayers::prepare(Worker& worker, size_t rows, size_t width, con
 template <class Body>
 void LinearLayers::deal(Worker& worker, const PackedMatrix& weight, size_t unit, const Body& body) {
   const Range own = own_panels(weight, unit);
+  const Ranks& ranks = model_.runtime.ranks;
   worker.deal(length(own), unit, [&](Range panels) {
-    body(Range{own.begin + panels.begin, own.begin + panels.end});
+    // The first thread moves what travels, between pieces.
+    const bool moves = worker.first() && ranks.started();
+    const size_t step = moves ? unit : length(panels);
+    for (size_t begin = panels.begin; begin < panels.end; begin += step) {
+      const size_t end = std::min(begin + step, panels.end);
+      body(Range{own.begin + begin, own.begin + end});
+      if (moves) ranks.progress();
+    }
   });
 }
 

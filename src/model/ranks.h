@@ -30,6 +30,14 @@ class Ranks {
   Communicator& sp() const { return *sp_; }
   RankOf tp_place() const { return place(*tp_); }
   RankOf sp_place() const { return place(*sp_); }
+  /// Moves what was started, of either group.
+  void progress() const {
+    tp_->progress();
+    sp_->progress();
+  }
+  bool started() const { return tp_->started() || sp_->started(); }
+  /// Do messages leave the machine?
+  bool on_several_machines() const { return world_->ranks_here() < world_->size(); }
 
  private:
   static RankOf place(const Communicator& ranks) {

@@ -2,6 +2,7 @@
 // Which rows of a step sequence-parallel ranks compute.
 #pragma once
 #include <algorithm>
+#include <cstdint>
 
 #include "model/shard.h"
 
@@ -35,6 +36,29 @@ struct RowShares {
   static size_t most(size_t rows, size_t ranks) {
     return std::min(rows, std::max(most_of_everyone(ranks), (rows + ranks - 1) / ranks));
   }
+};
+
+/// The most pieces in which a step goes through the layers.
+constexpr size_t kMostPieces = 2;
+
+/// Where messages leave the machine a step of many rows goes through the layers in two pieces: one
+/// computes while what the other needs travels. Of fewer rows a rank would read all weights twice
+/// for too few in each.
+struct StepPieces {
+  bool several;  // on_several_machines
+  size_t sp;     // ranks that rows are dealt to
+
+  /// Rows of the first piece; the second has the others.
+  size_t first(size_t rows) const { return rows < least() ? rows : (rows + 1) / 2; }
+  /// The most rows of the index-th piece of a step of up to `most`.
+  size_t most(size_t most, size_t index) const {
+    if (most < least()) return index == 0 ? most : 0;
+    return index == 0 ? std::max(least() - 1, (most + 1) / 2) : most / 2;
+  }
+
+ private:
+  static constexpr size_t kLeastRows = 64;  // of a rank in a piece
+  size_t least() const { return several ? 2 * kLeastRows * sp : SIZE_MAX; }
 };
 
 }  // namespace rill

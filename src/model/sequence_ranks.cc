@@ -75,10 +75,9 @@ void SequenceRanks::plan(std::span<const uint32_t> keepers) {
   }
 }
 
-void SequenceRanks::share_qkv(Worker& worker, const float* qkv, size_t stride) {
+void SequenceRanks::start_qkv(Worker& worker, const float* qkv, size_t stride) {
   if (others() == 0) return;
   const Range own = shares_.own();
-  worker.barrier();
   const Range mine = worker.share(length(own));
   for (size_t i = mine.begin; i < mine.end; ++i) {
     const float* from = qkv + i * stride;
@@ -106,8 +105,13 @@ void SequenceRanks::share_qkv(Worker& worker, const float* qkv, size_t stride) {
       sent += out_rows_[rank];
       received += in_rows_[rank];
     }
-    ranks_.exchange(out_, in_);
+    started_ = ranks_.start(out_, in_);
   }
+}
+
+void SequenceRanks::finish_qkv(Worker& worker) {
+  if (others() == 0) return;
+  if (worker.first()) ranks_.finish(started_);
   worker.barrier();
 }
 

@@ -35,10 +35,12 @@ class SequenceRanks {
   void plan(std::span<const uint32_t> keepers);
   const RowShares& shares() const { return shares_; }
 
-  /// In a parallel region, by all threads: hands the queries of this rank's rows
-  /// ([own rows][stride], q, k, v) to all, their K and V to the ranks that keep them. A barrier
-  /// must stand before what it writes to is read by other threads.
-  void share_qkv(Worker& worker, const float* qkv, size_t stride);
+  /// In a parallel region, by all threads, a barrier after the writing of `qkv`: begins to hand the
+  /// queries of this rank's rows ([own rows][stride], q, k, v) to all, their K and V to the ranks
+  /// that keep them; nothing where columns are cut. After the second one those of other ranks' rows
+  /// are here, for all threads.
+  void start_qkv(Worker& worker, const float* qkv, size_t stride);
+  void finish_qkv(Worker& worker);
   /// Rows that others computed, in order, and the n-th of them.
   size_t others() const { return shares_.rows - length(shares_.own()); }
   size_t other(size_t n) const { return n < shares_.own().begin ? n : n + length(shares_.own()); }
@@ -68,6 +70,7 @@ class SequenceRanks {
   std::vector<size_t> out_rows_, in_rows_, bytes_;  // [ranks] rows of K and V for, and from, each
   std::vector<Outgoing> out_;
   std::vector<Incoming> in_;
+  Communicator::Ticket started_ = 0;
 };
 
 }  // namespace rill

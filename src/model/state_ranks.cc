@@ -107,7 +107,7 @@ void StateRanks::get(const Place& place, size_t rank, size_t part, SoftmaxState 
   }
 }
 
-void StateRanks::exchange() {
+void StateRanks::start() {
   out_.clear();
   in_.clear();
   const size_t stride = chunks_.size() + 1;
@@ -126,7 +126,7 @@ void StateRanks::exchange() {
         {static_cast<int>(rank), std::as_writable_bytes(std::span(
                                      memory_ + theirs[0], theirs[chunks_.size()] - theirs[0]))});
   }
-  ranks_.exchange(out_, in_);
+  started_ = ranks_.start(out_, in_);
 }
 
 float* StateRanks::maxima_at(const Place& place, size_t rank) const {

@@ -52,8 +52,9 @@ class StateRanks {
   void put(const Place& place, size_t part, SoftmaxState state);
   void get(const Place& place, size_t rank, size_t part, SoftmaxState state) const;
 
-  /// Sends and receives; by one thread.
-  void exchange();
+  /// Begins to send and receive, and ends it; by one thread.
+  void start();
+  void finish() { ranks_.finish(started_); }
 
   /// Standard attention first settles each row's maximum over all ranks' keys: put this rank's,
   /// share (by one thread), get.
@@ -81,6 +82,7 @@ class StateRanks {
   std::vector<size_t> bytes_;                    // [ranks]
   std::vector<Outgoing> out_;
   std::vector<Incoming> in_;
+  Communicator::Ticket started_ = 0;
 };
 
 }  // namespace rill

@@ -18,6 +18,7 @@ class WholeModel final : public TensorRanks {
   LinearTarget root(Cut, size_t, const ResidualSum& to) override {
     return {to.x, to.stride, to.bias, Epilogue::ADD};
   }
+  void start_roots(Worker&, Cut, const ResidualSum&) override {}
   void add_roots(Worker&, Cut, const ResidualSum&) override {}
   void share_embeddings(Worker&, std::span<const int32_t>, float*, size_t) override {}
   void share_logits(Worker&, float*, size_t) override {}
@@ -164,6 +165,7 @@ class PartInSharedMemory final : public PartOfModel {
            (most_rows / ranks + 1) * row_stride(config.hidden_size);
   }
 
+  void start_roots(Worker&, Cut, const ResidualSum&) override {}
   // Many rows of more than two ranks: as in PartByMessages, for less volume.
   void add_roots(Worker& worker, Cut cut, const ResidualSum& to) override {
     const RootTree& roots = tree(cut);
@@ -173,8 +175,8 @@ class PartInSharedMemory final : public PartOfModel {
     hand_over(worker, (by_rows ? count : 1) * others(),
               count * width_ * (by_rows ? to.rows - length(own) : to.rows * others()));
     add(worker, roots, to, own);
-    if (!by_rows) return;
     worker.barrier();  // copies are shared out otherwise than sums
+    if (!by_rows) return;
     copy_sums(worker, to, me_.index);
     worker.barrier();
     if (worker.first())
@@ -182,6 +184,7 @@ class PartInSharedMemory final : public PartOfModel {
     worker.barrier();
     for (size_t rank = 0; rank < me_.count; ++rank)
       if (rank != me_.index) copy_sums(worker, to, rank);
+    worker.barrier();
   }
 
   void share_embeddings(Worker& worker, std::span<const int32_t> tokens, float* x,
@@ -191,6 +194,7 @@ class PartInSharedMemory final : public PartOfModel {
     for (size_t row = mine.begin; row < mine.end; ++row)
       if (owner_of(tokens[row]) == me_.index)
         std::copy_n(x + row * stride, width_, area(me_.index, write_) + row * width_);
+    worker.barrier();
     const auto count = static_cast<size_t>(std::count_if(
         tokens.begin(), tokens.end(), [&](int32_t token) { return owner_of(token) == me_.index; }));
     hand_over(worker, others(), others() * count * width_);
@@ -224,9 +228,8 @@ class PartInSharedMemory final : public PartOfModel {
     return area(owner, 1 - write_) + (root - tree.first[owner]) * rows * width_;
   }
 
-  // After it what was written may be read, and the other area be written.
+  // After it what was written before a barrier may be read, and the other area be written.
   void hand_over(Worker& worker, size_t messages, size_t floats) {
-    worker.barrier();
     if (worker.first()) {
       ranks_.publish(*memory_, messages, floats * sizeof(float));
       write_ = 1 - write_;
@@ -268,19 +271,20 @@ class PartByMessages final : public PartOfModel {
   // Few rows: everyone gets all roots, in one step. Many rows: everyone gets the roots of some
   // rows, adds them and hands on the sums, which takes two steps and less volume from three ranks
   // on: 2 (n - 1) / n of a root for each row instead of n - 1.
+  void start_roots(Worker& worker, Cut cut, const ResidualSum& to) override {
+    if (!worker.first()) return;
+    started_ = sums_by_rows(me_.count, to.rows, width_) ? exchange_rows(tree(cut), to.rows)
+                                                        : gather_roots(tree(cut), to.rows);
+  }
   void add_roots(Worker& worker, Cut cut, const ResidualSum& to) override {
     const bool by_rows = sums_by_rows(me_.count, to.rows, width_);
-    worker.barrier();
-    if (worker.first() && by_rows) exchange_rows(tree(cut), to.rows);
-    if (worker.first() && !by_rows) gather_roots(tree(cut), to.rows);
+    if (worker.first()) ranks_.finish(started_);
     worker.barrier();
     add(worker, tree(cut), to, by_rows ? share_of(to.rows, me_) : Range{0, to.rows});
-    if (!by_rows) return;
     worker.barrier();
-    if (!worker.first()) return;
-    for (size_t rank = 0; rank < me_.count; ++rank)
-      counts_[rank] = length(share_of(to.rows, {rank, me_.count})) * to.stride * sizeof(float);
-    ranks_.all_gather(reinterpret_cast<std::byte*>(to.x), counts_);
+    if (!by_rows) return;
+    if (worker.first()) gather_sums(to);
+    worker.barrier();
   }
 
   void share_embeddings(Worker& worker, std::span<const int32_t> tokens, float* x,
@@ -303,14 +307,19 @@ class PartByMessages final : public PartOfModel {
     return root_at(root, rows);
   }
 
-  void gather_roots(const RootTree& tree, size_t rows) {
+  Communicator::Ticket gather_roots(const RootTree& tree, size_t rows) {
     for (size_t rank = 0; rank < me_.count; ++rank)
       counts_[rank] = tree.count(rank) * rows * width_ * sizeof(float);
-    ranks_.all_gather(memory_.data(), counts_);
+    return ranks_.start_gather(memory_.data(), counts_);
+  }
+  void gather_sums(const ResidualSum& to) {
+    for (size_t rank = 0; rank < me_.count; ++rank)
+      counts_[rank] = length(share_of(to.rows, {rank, me_.count})) * to.stride * sizeof(float);
+    ranks_.all_gather(reinterpret_cast<std::byte*>(to.x), counts_);
   }
 
   // The roots of each rank's rows go to it.
-  void exchange_rows(const RootTree& tree, size_t rows) {
+  Communicator::Ticket exchange_rows(const RootTree& tree, size_t rows) {
     out_.clear();
     in_.clear();
     const auto part = [&](size_t root, size_t owner) {
@@ -326,7 +335,7 @@ class PartByMessages final : public PartOfModel {
       for (size_t i = tree.first[rank]; i < tree.first[rank + 1]; ++i)
         in_.push_back({other, part(i, me_.index)});
     }
-    ranks_.exchange(out_, in_);
+    return ranks_.start(out_, in_);
   }
 
   // Into memory_, [tokens][width] ordered by owner; places_ says where each token's row is.
@@ -353,6 +362,7 @@ class PartByMessages final : public PartOfModel {
   std::vector<size_t> counts_, owners_, places_;
   std::vector<Outgoing> out_;
   std::vector<Incoming> in_;
+  Communicator::Ticket started_ = 0;
 };
 
 }  // namespace

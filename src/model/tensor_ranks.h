@@ -33,7 +33,7 @@ struct LinearTarget {
 };
 
 /// The methods that take a Worker are called in a parallel region, by all its threads, on all
-/// ranks. What they change other threads may read after a barrier.
+/// ranks. What they change other threads may read after a barrier, unless something else is said.
 class TensorRanks {
  public:
   virtual ~TensorRanks() = default;
@@ -48,7 +48,10 @@ class TensorRanks {
 
   /// Where the product with this rank's i-th CutMatrix goes: the root of a subtree of leaves.
   virtual LinearTarget root(Cut cut, size_t i, const ResidualSum& to) = 0;
-  /// Adds the roots of all ranks in the tree, and the sum to the residual stream.
+  /// Begins to hand the roots over, a barrier after the products. One cut at a time.
+  virtual void start_roots(Worker& worker, Cut cut, const ResidualSum& to) = 0;
+  /// Adds the roots of all ranks in the tree, and the sum to the residual stream, which all threads
+  /// may read then.
   virtual void add_roots(Worker& worker, Cut cut, const ResidualSum& to) = 0;
   /// Rows of x [tokens][stride] that hold the embeddings of other ranks' tokens.
   virtual void share_embeddings(Worker& worker, std::span<const int32_t> tokens, float* x,

@@ -1,6 +1,7 @@
 // SPDX-License-Identifier: Apache-2.0
 #include "model/transformer.h"
 
+#include <algorithm>
 #include <cassert>
 #include <chrono>
 
@@ -57,11 +58,10 @@ Transformer::Transformer(const ModelConfig& config, const Arithmetic& arithmetic
 Transformer::~Transformer() = default;
 
 size_t Transformer::scratch_bytes(const ScratchSize& size, size_t most_context) {
-  return StepScratch::bytes(size) +
-         TensorRanks::scratch_bytes(size.config, size.shard.tp.count, size.rows) +
-         SequenceRanks::scratch_bytes(size.shard.sp, Widths(size.config, size.shard), size.rows) +
-         Attention::scratch_bytes(attention_shape(size.config, size.arithmetic, size.shard),
-                                  size.kernels, size.threads, size.rows, most_context);
+  const RankOf tp = size.shard.tp, sp = size.shard.sp;
+  const bool ranks = tp.count * sp.count > 1;
+  return std::max(ForwardPass::scratch_bytes(size, {false, sp.count}, most_context),
+                  ForwardPass::scratch_bytes(size, {ranks, sp.count}, most_context));
 }
 
 void Transformer::forward(std::span<const SequenceStep> steps, float* logits, float* hidden) {
@@ -84,11 +84,11 @@ void Transformer::forward(std::span<const SequenceStep> steps, float* logits, fl
   if (rows == 0) return;
 
   Growth growth(steps);
-  pass_->rows().clear();
+  pass_->begin(rows);
   for (const SequenceStep& step : steps)
-    pass_->rows().add({step.sequence, growth.extend(), step.tokens, step.logits});
+    pass_->add({step.sequence, growth.extend(), step.tokens, step.logits});
   const auto start = std::chrono::steady_clock::now();
-  size_t bad = pass_->run(logits, {hidden, middle_}, profile_);
+  size_t bad = pass_->run({logits, hidden, middle_, rows}, profile_);
   const std::chrono::duration<double> took = std::chrono::steady_clock::now() - start;
   runtime_.ranks.world().count_step(took.count());
   if (bad == rows) {

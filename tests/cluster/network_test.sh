@@ -24,6 +24,12 @@ awk -F, '
     if (rows != 8) { print "FAILED: " rows " rows, not 8"; bad = 1 }
     for (tp = 1; tp <= 2; tp++) if (time[100, tp] < 3 * time[500, tp]) { print "FAILED: a fifth of the rate did not make tp " tp " three times slower"; bad = 1 }
     exit bad }' "$work/csv" || exit 1
+# The prompt is long enough to go through the layers in two pieces, one of which computes while the other's sums
+# or states travel: ranks must wait for less than what they send keeps the link busy.
+"$root/cluster/local-network.sh" --programs "$programs" --rates 500 --prompt 512 --csv "$work/overlap" || exit 1
+awk -F, '
+  NR > 1 && $4 ~ /^pp/ { rows++; if (!($6 < 0.8 * $8)) { print "FAILED: waited " $6 " s for what keeps the link busy for " $8 " s: " $0; bad = 1 } }
+  END { if (rows != 2) { print "FAILED: " rows " prompts, not 2"; bad = 1 }; exit bad }' "$work/overlap" || exit 1
 if ip netns list 2>/dev/null | grep -q '^rill-'; then
   echo "FAILED: namespaces are left"
   exit 1

@@ -31,6 +31,8 @@ const std::vector<std::vector<StepShare>> kSteps = {
     {{222, 12, 12}, {132, 1, 0}, {0, 80, 2}},
     {{234, 200, 0}},
     {{434, 13, 13}},
+    // Pieces of a cut step with the end of one sequence in the first, logits in both.
+    {{447, 20, 3}, {133, 260, 150}, {80, 10, 1}},
 };
 
 // What a rank counted beside what the model says, after each step.
@@ -39,14 +41,15 @@ void compare(Communicator& world, const Split& split, const LoadedGolden& whole)
   Team team(1);
   const Runtime runtime{choose_kernels(), team, ranks};
   const Weights weights = Weights::pack(whole.config, whole.arithmetic, whole.checkpoint, runtime);
-  constexpr size_t kMostRows = 240, kContext = 512;
+  constexpr size_t kMostRows = 300, kContext = 512;
   Transformer transformer(whole.config, whole.arithmetic, weights, runtime, kMostRows, kContext);
   KvCache cache({whole.config, weights.shard(), whole.arithmetic.block_size}, whole.arithmetic.kv,
                 3 * kContext, 3);
   std::vector<KvSequence> sequences;
   for (size_t i = 0; i < 3; ++i) sequences.emplace_back(cache);
-  const CommSubject subject{whole.config, whole.arithmetic, ranks.tp_place(), ranks.sp_place()};
-  std::vector<float> logits(32 * whole.config.vocab_size);
+  const CommSubject subject{whole.config, whole.arithmetic, ranks.tp_place(), ranks.sp_place(),
+                            ranks.on_several_machines()};
+  std::vector<float> logits(160 * whole.config.vocab_size);
   std::vector<int32_t> tokens(kMostRows);
   for (size_t step = 0; step < kSteps.size(); ++step) {
     std::vector<SequenceStep> steps;

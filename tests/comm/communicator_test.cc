@@ -52,6 +52,59 @@ void try_verbs(Communicator& world) {
       EXPECT_EQ(got[2 * r + i], std::vector<uint8_t>(4 + 16 * i, static_cast<uint8_t>(r)));
 }
 
+// Two exchanges and a gather at once, which end in another order than they began.
+void try_started(Communicator& world) {
+  const auto rank = static_cast<size_t>(world.rank()), size = static_cast<size_t>(world.size());
+  std::vector<std::vector<uint8_t>> got(2 * size);
+  const std::vector<uint8_t> mine[2] = {std::vector<uint8_t>(5, static_cast<uint8_t>(rank)),
+                                        std::vector<uint8_t>(300, static_cast<uint8_t>(50 + rank))};
+  std::vector<Outgoing> out[2];
+  std::vector<Incoming> in[2];
+  for (size_t i = 0; i < 2; ++i)
+    for (size_t r = 0; r < size; ++r) {
+      if (r == rank) continue;
+      std::vector<uint8_t>& to = got[2 * r + i];
+      to.resize(mine[i].size());
+      out[i].push_back({static_cast<int>(r), std::as_bytes(std::span(mine[i]))});
+      in[i].push_back({static_cast<int>(r), std::as_writable_bytes(std::span(to))});
+    }
+  std::vector<size_t> counts(size);
+  std::iota(counts.begin(), counts.end(), 0);
+  std::vector<uint8_t> all(size * (size - 1) / 2, 0xff);
+  std::fill_n(all.begin() + static_cast<std::ptrdiff_t>(rank * (rank - 1) / 2), rank,
+              static_cast<uint8_t>(rank));
+
+  EXPECT_FALSE(world.started());
+  const Communicator::Ticket first = world.start(out[0], in[0]);
+  const Communicator::Ticket second = world.start(out[1], in[1]);
+  const uint64_t before = world.traffic().sent, calls = world.traffic().calls;
+  const Communicator::Ticket gather =
+      world.start_gather(reinterpret_cast<std::byte*>(all.data()), counts);
+  EXPECT_TRUE(world.started());
+  EXPECT_EQ(world.traffic().sent - before, rank * (size - 1));
+  for (int i = 0; i < 10; ++i) world.progress();
+  world.finish(second);
+  world.finish(gather);
+  world.finish(first);
+  EXPECT_FALSE(world.started());
+  EXPECT_EQ(world.traffic().calls - calls, 1u);  // an end is no call
+  for (size_t r = 0; r < size; ++r) {
+    for (size_t i = 0; i < 2 && r != rank; ++i)
+      EXPECT_EQ(got[2 * r + i],
+                std::vector<uint8_t>(mine[i].size(), static_cast<uint8_t>(50 * i + r)));
+    for (size_t i = 0; i < r; ++i) EXPECT_EQ(all[r * (r - 1) / 2 + i], r);
+  }
+}
+
+TEST(Communicator, WhatIsStartedEndsInAnyOrder) {
+  SingleCommunicator alone;
+  try_started(alone);
+  for (const int ranks : {2, 3, 8}) {
+    SCOPED_TRACE(ranks);
+    run_ranks(ranks, try_started);
+  }
+}
+
 TEST(Communicator, Verbs) {
   SingleCommunicator alone;
   try_verbs(alone);

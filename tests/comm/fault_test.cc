@@ -35,11 +35,16 @@ class Faulty final : public Communicator {
     inner_->all_gather(all, counts);
     if (now(Fault::Verb::GATHER, gathers_)) change(all + counts[0]);  // what rank 1 gave
   }
-  void do_exchange(std::span<const Outgoing> out, std::span<const Incoming> in) override {
-    inner_->exchange(out, in);
+  void do_start(Ticket ticket, std::span<const Outgoing> out,
+                std::span<const Incoming> in) override {
+    last_[ticket] = in.back().bytes;
+    tickets_[ticket] = inner_->start(out, in);
+  }
+  void do_finish(Ticket ticket) override {
+    inner_->finish(tickets_[ticket]);
     if (!now(Fault::Verb::EXCHANGE, exchanges_)) return;
-    ASSERT_FALSE(in.back().bytes.empty());
-    change(in.back().bytes.last(sizeof(float)).data());
+    ASSERT_FALSE(last_[ticket].empty());
+    change(last_[ticket].last(sizeof(float)).data());
   }
   bool now(Fault::Verb verb, size_t& calls) const {
     return rank() == 0 && fault_->verb == verb && calls++ == fault_->index;
@@ -49,6 +54,8 @@ class Faulty final : public Communicator {
   std::unique_ptr<Communicator> inner_;
   const Fault* fault_;
   size_t gathers_ = 0, exchanges_ = 0;
+  Ticket tickets_[kMostStarted] = {};        // of inner_
+  std::span<std::byte> last_[kMostStarted];  // messages that come in
 };
 
 // All ranks of the job, of whose two splits, by tp and by sp, one is faulty.
@@ -72,9 +79,10 @@ class FaultyWorld final : public Communicator {
   void do_all_gather(std::byte* all, std::span<const size_t> counts) override {
     inner_.all_gather(all, counts);
   }
-  void do_exchange(std::span<const Outgoing> out, std::span<const Incoming> in) override {
+  void do_start(Ticket, std::span<const Outgoing> out, std::span<const Incoming> in) override {
     inner_.exchange(out, in);
   }
+  void do_finish(Ticket) override {}
   Communicator& inner_;
   const size_t faulty_;
   const Fault fault_;
@@ -112,23 +120,23 @@ constexpr size_t kNever = 1000000;
 constexpr auto kGather = Fault::Verb::GATHER, kExchange = Fault::Verb::EXCHANGE;
 
 TEST(Fault, NoneIsFoundWhereNoneIs) {
-  EXPECT_EQ(verdict(By::TP, {kGather, kNever}), "");
+  EXPECT_EQ(verdict(By::TP, {kExchange, kNever}), "");
   EXPECT_EQ(verdict(By::SP, {kExchange, kNever}), "");
 }
 
 // In a step over two ranks the embeddings are gathered, then the roots of o_proj and of down_proj
-// in each layer, then the logits.
+// exchanged in each layer, then the logits gathered.
 TEST(Fault, TensorParallel) {
   EXPECT_NE(verdict(By::TP, {kGather, 0}).find("the embedding, token"), std::string::npos)
       << verdict(By::TP, {kGather, 0});
-  EXPECT_EQ(verdict(By::TP, {kGather, 1}),
-            "layer 0 (of 0 to 1), token 0, in attention (queries, softmax or the output's "
+  EXPECT_EQ(verdict(By::TP, {kExchange, 0}),
+            "layer 0 (of 0 to 1), token 199, in attention (queries, softmax or the output's "
             "projection)");
-  EXPECT_EQ(verdict(By::TP, {kGather, 2}),
-            "layer 0 (of 0 to 1), token 0, in the feed-forward layer");
-  EXPECT_EQ(verdict(By::TP, {kGather, 4}),
-            "layer 1 (of 0 to 1), token 0, in the feed-forward layer");
-  EXPECT_EQ(verdict(By::TP, {kGather, 5}), "the final norm or the head, token 0");
+  EXPECT_EQ(verdict(By::TP, {kExchange, 1}),
+            "layer 0 (of 0 to 1), token 199, in the feed-forward layer");
+  EXPECT_EQ(verdict(By::TP, {kExchange, 3}),
+            "layer 1 (of 0 to 1), token 199, in the feed-forward layer");
+  EXPECT_EQ(verdict(By::TP, {kGather, 1}), "the final norm or the head, token 0");
 }
 
 // Queries, keys and values go to other ranks, then the states of attention.

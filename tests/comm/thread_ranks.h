@@ -11,6 +11,7 @@
 #include <mutex>
 #include <stdexcept>
 #include <thread>
+#include <tuple>
 #include <vector>
 
 #include "base/buffer.h"
@@ -31,7 +32,8 @@ class ThreadCommunicator final : public Communicator {
     bool shares_memory = true;
     bool lost = false;  // a rank has thrown: the others must not wait for it
     std::vector<void*> slots;
-    std::map<std::pair<int, int>, std::deque<std::vector<std::byte>>> mail;
+    // From, to, and which of the sender's exchanges.
+    std::map<std::tuple<int, int, uint64_t>, std::deque<std::vector<std::byte>>> mail;
     std::map<int, std::shared_ptr<Group>> parts;  // of the split that is being made
     std::vector<std::shared_ptr<Group>> all_parts;
 
@@ -61,7 +63,7 @@ class ThreadCommunicator final : public Communicator {
   ThreadCommunicator(int rank, std::shared_ptr<Group> group)
       : Communicator(rank, group->size), group_(std::move(group)) {}
 
-  int ranks_here() const override { return size(); }
+  int ranks_here() const override { return group_->shares_memory ? size() : 1; }
   std::unique_ptr<Communicator> split(int colour) override {
     group_->slots[static_cast<size_t>(rank())] = &colour;
     group_->meet();
@@ -141,13 +143,25 @@ class ThreadCommunicator final : public Communicator {
     }
     group_->meet();
   }
-  void do_exchange(std::span<const Outgoing> out, std::span<const Incoming> in) override {
+  // Messages carry the number of their start, so that exchanges may end in any order. What is sent
+  // is read when the exchange ends, as late as a transport may.
+  void do_start(Ticket ticket, std::span<const Outgoing> out,
+                std::span<const Incoming> in) override {
+    const std::lock_guard lock(group_->mutex);
+    Started& mine = started_[ticket];
+    mine.number = starts_++;
+    mine.out.assign(out.begin(), out.end());
+    mine.in.assign(in.begin(), in.end());
+  }
+  void do_finish(Ticket ticket) override {
+    Started& mine = started_[ticket];
     std::unique_lock lock(group_->mutex);
-    for (const Outgoing& message : out)
-      group_->mail[{rank(), message.rank}].emplace_back(message.bytes.begin(), message.bytes.end());
+    for (const Outgoing& message : mine.out)
+      group_->mail[{rank(), message.rank, mine.number}].emplace_back(message.bytes.begin(),
+                                                                     message.bytes.end());
     group_->changed.notify_all();
-    for (const Incoming& message : in) {
-      auto& box = group_->mail[{message.rank, rank()}];
+    for (const Incoming& message : mine.in) {
+      auto& box = group_->mail[{message.rank, rank(), mine.number}];
       group_->wait(lock, [&] { return !box.empty(); });
       if (box.front().size() != message.bytes.size())
         throw std::runtime_error("a message has another size than its receiver expects");
@@ -157,7 +171,15 @@ class ThreadCommunicator final : public Communicator {
     }
   }
 
+  struct Started {
+    uint64_t number;
+    std::vector<Outgoing> out;
+    std::vector<Incoming> in;
+  };
+
   std::shared_ptr<Group> group_;
+  Started started_[kMostStarted];
+  uint64_t starts_ = 0;
 };
 
 /// Runs `body` on `count` ranks and waits for all; what one throws first is thrown again.
