@@ -9,6 +9,7 @@
 #include "base/topology.h"
 #include "kernels/ceilings.h"
 #include "kernels/kernels.h"
+#include "kernels/reading.h"
 
 namespace rill {
 
@@ -138,6 +139,11 @@ const Kernels& choose_kernels(const std::string& name) {
     return *kernels;
   }
   fail(source, " is '", wanted, "'; use one of ", known_names());
+}
+
+bool reads_best_unaided() {
+  static const bool unaided = __builtin_cpu_is("amd");
+  return unaided;
 }
 
 size_t level1_bytes() {

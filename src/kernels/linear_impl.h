@@ -3,6 +3,7 @@
 // Included after pointwise_impl.h.
 #pragma once
 #include "kernels/pointwise_impl.h"
+#include "kernels/reading.h"
 
 namespace rill {
 namespace {
@@ -118,6 +119,10 @@ struct Walk {
   size_t first, streams, run;
 };
 
+bool is_unaided(size_t rows) {
+  return rows <= static_cast<size_t>(kUnaidedRows) && reads_best_unaided();
+}
+
 // Multiplies all rows with the panels of a walk; a pair of panels at a time where they are gate
 // and up.
 void walk_panels(const LinearJob& job, const ProductFamily& products, const LeafPlan& plan,
@@ -139,7 +144,7 @@ void walk_panels(const LinearJob& job, const ProductFamily& products, const Leaf
     for (size_t t = 0; t < tiles; ++t) {
       const RowRange rows{job.x.rows * t / tiles, job.x.rows * (t + 1) / tiles};
       product.x = reinterpret_cast<const char*>(job.x.data) + rows.begin * job.x.stride_bytes;
-      product.ahead = t == 0 ? kBytesAhead / walk.streams : 0;
+      product.ahead = t == 0 && !is_unaided(job.x.rows) ? kBytesAhead / walk.streams : 0;
       for (size_t s = 0; s < walk.streams; ++s) expect_panel(job, rows, panel + s * walk.run);
       for (size_t u = 0; u < unit; ++u) {
         product.w = reinterpret_cast<const char*>(weight.data) + (panel + u) * panel_size;
@@ -166,7 +171,7 @@ void linear(const LinearJob& job, size_t first, size_t last) {
   const size_t unit = job.epilogue == Epilogue::SILU_MUL ? 2 : 1;
   TileSums sums;
   size_t streams = products.panels[(job.x.rows + tiles - 1) / tiles];
-  const bool unaided = job.x.rows <= static_cast<size_t>(kUnaidedRows);
+  const bool unaided = is_unaided(job.x.rows);
   const size_t most_streams = unaided ? kUnaidedStreams : kMostStreams;
   if (streams > most_streams) streams = most_streams;
   while (first < last) {  // what does not fill the streams is left for fewer of them

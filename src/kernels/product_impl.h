@@ -300,9 +300,12 @@ struct IntProduct {
 constexpr int kStreamedRows = 4;
 constexpr size_t kStreamedBytes = 256;
 
-// Whether a product of R rows asks for weights ahead of their use.
+// Whether a product of R rows asks for weights ahead of their use: of a few it is only asked for
+// where the processor is the better for it.
 template <int R>
-constexpr bool kAsksAhead = R > kUnaidedRows;
+RILL_INLINE bool asks_ahead(const ProductJob& job) {
+  return R > kUnaidedRows || job.ahead;
+}
 
 // Asks for what step `k` of `part` reads, job.ahead bytes further on.
 template <class Product>
@@ -326,15 +329,13 @@ RILL_INLINE void run_steps(const ProductJob& job, const char* w, V (&acc)[R][P])
       for (int p = 0; p < P; ++p)
 #pragma GCC unroll 16
         for (size_t i = 0; i < kSteps; ++i) {
-          if constexpr (kAsksAhead<R>)
-            prefetch<Product>(job, w, k + i * Product::kStep, Part{p, 1});
+          if (asks_ahead<R>(job)) prefetch<Product>(job, w, k + i * Product::kStep, Part{p, 1});
           Product::template step<R, P>(job, w, k + i * Product::kStep, acc, Part{p, 1});
         }
     }
   }
   for (; k < job.k_end; k += Product::kStep) {
-    if constexpr (kAsksAhead<R>)
-      if (job.ahead) prefetch<Product>(job, w, k, Part{0, P});
+    if (job.ahead) prefetch<Product>(job, w, k, Part{0, P});
     Product::template step<R, P>(job, w, k, acc, Part{0, P});
   }
 }

@@ -15,7 +15,8 @@ using I = __m512i;  // 16 int32
 constexpr int kFloatRows = 12, kIntRows = 6, kRegisters = 32;
 // Up to this many rows a thread does little but read, and the processor's own prefetching, left
 // alone with two streams, reads at the memory's speed; being asked for every line costs it 4 % of
-// that (bf16) to 15 % (int8, all on a Zen 5). With more rows it falls behind between the products.
+// that (bf16) to 15 % (int8, all on a Zen 5; reading.h says where it is so). With more rows it
+// falls behind between the products.
 constexpr int kUnaidedRows = 2;
 constexpr int float_panels(int rows) {
   return rows <= 6 ? 4 : 2;
