@@ -31,7 +31,7 @@ std::string isa_of(const std::string& method) {
   for (const Kernels* kernels : all_kernels())
     if (name == kernels->name) return name;
   throw UsageError("--method is '" + method +
-                   "'; use auto, baseline, avx2, avx512, avx512vnni or avx512bf16, and under "
+                   "'; use auto, baseline, avx2, avx512, avx512vnni, avx512bf16 or amx, and under "
                    "mpirun mpi, mpi+avx2, ...");
 }
 
@@ -138,10 +138,11 @@ void add_model_options(CLI::App& app, RawOptions& raw) {
          "auto, f32, bf16 or bf16x32 (default auto)");
   parsed("--kv", common.arithmetic.kv, parse_kv_type,
          "auto, int8, f16, bf16 or f32 (default auto)");
-  app.add_option("--method,--isa", raw.asked.method,
-                 "auto, baseline (scalar), avx2, avx512, avx512vnni or avx512bf16; under mpirun "
-                 "also mpi (scalar), mpi+avx2, ... (default: tables of baseline, avx2 and this "
-                 "machine's best)");
+  app.add_option(
+      "--method,--isa", raw.asked.method,
+      "auto, baseline (scalar), avx2, avx512, avx512vnni, avx512bf16 or amx; under mpirun "
+      "also mpi (scalar), mpi+avx2, ... (default: tables of baseline, avx2 and this "
+      "machine's best)");
   app.add_option("--attention", raw.attention,
                  "standard or streaming (default standard; the tables show both)");
   add_thread_option(app, common);

@@ -83,7 +83,7 @@ void add_arithmetic_options(CLI::App& command, CommonOptions& options, Attention
              "type of the KV cache: auto, int8, f16, bf16 or f32 (default auto: as --compute)")
       ->group(group);
   add_parsed(command, "--isa", options.isa, parse_isa,
-             "instruction set: auto, scalar, avx2, avx512, avx512vnni, avx512bf16 (default: "
+             "instruction set: auto, scalar, avx2, avx512, avx512vnni, avx512bf16, amx (default: "
              "$RILL_ISA, else the best of this machine); never changes a result")
       ->group(kMachineGroup);
 }

@@ -57,7 +57,8 @@ def parse_whole_process(_, run):
 RILL_WEIGHTS = {"16": "bf16", "8": "int8", "4": "int4"}
 # The fields of `rill bench -o json` that the report needs.
 RILL_FIELDS = ("pct_of_ceiling", "ceiling", "gflops", "gbps", "isa", "build_commit", "model_size",
-               "peak_fma", "peak_vdpbf16ps", "peak_vnni", "peak_maddubs", "peak_bandwidth")
+               "peak_fma", "peak_vdpbf16ps", "peak_vnni", "peak_maddubs", "peak_amx_bf16",
+               "peak_amx_int8", "peak_bandwidth")
 
 
 def parse_rill_bench(column):

@@ -244,7 +244,7 @@ def write_plot(path, table, work):
 
 def machine_text(machine, table):
     peaks = {name: table.rill("16", "pp512", lambda row: row["detail"][f"peak_{name}"])
-             for name in ("fma", "vdpbf16ps", "vnni", "maddubs")}
+             for name in ("fma", "vdpbf16ps", "vnni", "maddubs", "amx_bf16", "amx_int8")}
     read = table.rill("16", "tg@0", lambda row: row["detail"]["peak_bandwidth"])
     ceilings = [f"{name} {show(spread)} GFLOP/s" for name, spread in peaks.items()
                 if spread and spread.median > 0]

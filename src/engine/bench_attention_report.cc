@@ -86,6 +86,7 @@ Json row_of(const AttentionLayer& layer, const AttentionResult& result, const At
               {"peak_bytes", result.peak_bytes},
               {"peak_fma", peaks.fma / 1e9},
               {"peak_vdpbf16ps", peaks.vdpbf16ps / 1e9},
+              {"peak_amx_bf16", peaks.amx_bf16 / 1e9},
               {"peak_bandwidth", peaks.bandwidth / 1e9}};
 }
 

@@ -46,6 +46,10 @@ const char* to_string(Ceiling ceiling) {
       return "vnni";
     case Ceiling::MADDUBS:
       return "maddubs";
+    case Ceiling::AMX_BF16:
+      return "amx_bf16";
+    case Ceiling::AMX_INT8:
+      return "amx_int8";
   }
   return "";
 }
@@ -62,14 +66,19 @@ double value_of(const Ceilings& measured, Ceiling ceiling) {
       return measured.vnni;
     case Ceiling::MADDUBS:
       return measured.maddubs;
+    case Ceiling::AMX_BF16:
+      return measured.amx_bf16;
+    case Ceiling::AMX_INT8:
+      return measured.amx_int8;
   }
   return 0;
 }
 
 Ceilings median_of(const std::vector<Ceilings>& measured) {
   Ceilings result;
-  for (double Ceilings::*kind : {&Ceilings::fma, &Ceilings::vdpbf16ps, &Ceilings::vnni,
-                                 &Ceilings::maddubs, &Ceilings::bandwidth}) {
+  for (double Ceilings::*kind :
+       {&Ceilings::fma, &Ceilings::vdpbf16ps, &Ceilings::vnni, &Ceilings::maddubs,
+        &Ceilings::bandwidth, &Ceilings::amx_bf16, &Ceilings::amx_int8}) {
     std::vector<double> values;
     for (const Ceilings& ceilings : measured) values.push_back(ceilings.*kind);
     result.*kind = median(values);
@@ -78,8 +87,9 @@ Ceilings median_of(const std::vector<Ceilings>& measured) {
 }
 
 Ceiling ceiling_of(Operand operand, const std::string& isa) {
-  const bool bf16 = isa == "avx512bf16";
-  const bool vnni = bf16 || isa == "avx512vnni";
+  const bool bf16 = isa == "avx512bf16", amx = isa == "amx";
+  const bool vnni = bf16 || amx || isa == "avx512vnni";
+  if (operand == Operand::BF16X32 && amx) return Ceiling::AMX_BF16;
   if (operand == Operand::Q8) return vnni ? Ceiling::VNNI : Ceiling::MADDUBS;
   return operand == Operand::BF16 && bf16 ? Ceiling::VDPBF16PS : Ceiling::FMA;
 }

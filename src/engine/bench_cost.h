@@ -14,10 +14,13 @@
 namespace rill {
 
 /// What can bind an operation.
-enum class Ceiling { BANDWIDTH, FMA, VDPBF16PS, VNNI, MADDUBS };
-constexpr size_t kCeilingKinds = 5;
+enum class Ceiling { BANDWIDTH, FMA, VDPBF16PS, VNNI, MADDUBS, AMX_BF16, AMX_INT8 };
+constexpr size_t kCeilingKinds = 7;
+/// Those of instructions.
+constexpr Ceiling kPeaks[] = {Ceiling::FMA,     Ceiling::VDPBF16PS, Ceiling::VNNI,
+                              Ceiling::MADDUBS, Ceiling::AMX_BF16,  Ceiling::AMX_INT8};
 
-/// "bandwidth", "fma", "vdpbf16ps", "vnni" or "maddubs".
+/// "bandwidth", "fma", "vdpbf16ps", "vnni", "maddubs", "amx_bf16" or "amx_int8".
 const char* to_string(Ceiling ceiling);
 /// The measured value, in bytes/s or op/s.
 double value_of(const Ceilings& measured, Ceiling ceiling);

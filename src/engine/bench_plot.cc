@@ -64,7 +64,7 @@ std::map<int, Roofs> roofs_of(const std::vector<Json>& rows) {
   for (const Json& row : rows) {
     Roofs& mine = roofs[row["n_threads"].get<int>()];
     mine.bandwidth = std::max(mine.bandwidth, row["peak_bandwidth"].get<double>());
-    for (Ceiling kind : {Ceiling::FMA, Ceiling::VDPBF16PS, Ceiling::VNNI, Ceiling::MADDUBS}) {
+    for (Ceiling kind : kPeaks) {
       const double peak = row[std::string("peak_") + to_string(kind)].get<double>();
       double& best = mine.peaks[to_string(kind)];
       best = std::max(best, peak);

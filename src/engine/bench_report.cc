@@ -53,7 +53,7 @@ std::string ceiling_lines(const std::vector<Json>& rows) {
     threads = row["n_threads"].get<int>();
     text << "ceilings measured beside the tests, " << threads
          << (threads == 1 ? " thread: " : " threads: ");
-    for (Ceiling kind : {Ceiling::FMA, Ceiling::VDPBF16PS, Ceiling::VNNI, Ceiling::MADDUBS}) {
+    for (Ceiling kind : kPeaks) {
       const std::string range = range_of(rows, threads, kind);
       if (!range.empty()) text << range << " GFLOP/s, ";
     }
@@ -185,6 +185,8 @@ Json bench_row(const BenchSubject& subject, const BenchResult& result) {
            {"peak_vdpbf16ps", peaks.vdpbf16ps / 1e9},
            {"peak_vnni", peaks.vnni / 1e9},
            {"peak_maddubs", peaks.maddubs / 1e9},
+           {"peak_amx_bf16", peaks.amx_bf16 / 1e9},
+           {"peak_amx_int8", peaks.amx_int8 / 1e9},
            {"peak_bandwidth", peaks.bandwidth / 1e9}};
   if (result.profile) row["profile"] = profile_rows(result);
   return row;

@@ -13,11 +13,11 @@ struct Field {
   double Struct::*value;
 };
 
-constexpr Field<Ceilings> kCeilings[] = {{"read_bandwidth", &Ceilings::bandwidth},
-                                         {"fma", &Ceilings::fma},
-                                         {"vdpbf16ps", &Ceilings::vdpbf16ps},
-                                         {"vnni", &Ceilings::vnni},
-                                         {"maddubs", &Ceilings::maddubs}};
+constexpr Field<Ceilings> kCeilings[] = {
+    {"read_bandwidth", &Ceilings::bandwidth}, {"fma", &Ceilings::fma},
+    {"vdpbf16ps", &Ceilings::vdpbf16ps},      {"vnni", &Ceilings::vnni},
+    {"maddubs", &Ceilings::maddubs},          {"amx_bf16", &Ceilings::amx_bf16},
+    {"amx_int8", &Ceilings::amx_int8}};
 constexpr Field<LinkConstants> kLinks[] = {
     {"gather_latency", &LinkConstants::gather_latency},
     {"exchange_latency", &LinkConstants::exchange_latency},
@@ -90,8 +90,8 @@ MachineConstants constants_from_json(const std::string& text, const std::string&
   read(object, "within_a_node", kLinks, c.here);
   read(object, "between_nodes", kLinks, c.there);
   const bool known = c.isa == "scalar" || c.isa == "avx2" || c.isa == "avx512" ||
-                     c.isa == "avx512vnni" || c.isa == "avx512bf16";
-  if (!known) object.wrong("isa", "scalar, avx2, avx512, avx512vnni or avx512bf16");
+                     c.isa == "avx512vnni" || c.isa == "avx512bf16" || c.isa == "amx";
+  if (!known) object.wrong("isa", "scalar, avx2, avx512, avx512vnni, avx512bf16 or amx");
   return c;
 }
 

@@ -77,8 +77,8 @@ RILL_INLINE V exp2_of_score(V x) {
 // Stores 32 probabilities as the products read them and adds them to the lanes of l.
 template <Operand kOperand>
 RILL_INLINE V put_probabilities(float* part, size_t j, V a, V b, V l) {
-#if defined(RILL_BF16_DOT)
-  if (kOperand == Operand::BF16)
+#if defined(RILL_BF16_DOT) || defined(RILL_AMX)
+  if (bf16_rows(kOperand))
     return store_bf16_and_add(reinterpret_cast<uint16_t*>(part) + j, a, b, l);
 #endif
   if (rounds_to_bf16(kOperand)) {

@@ -103,7 +103,7 @@ struct RunKind {
   struct Product : RunSums {
     static constexpr size_t kStep = 2, kStepBytes = 64;  // a pair
   };
-  static constexpr size_t kQueryRowBytes = kQuerySlice * 4;
+  static constexpr size_t kQueryRowBytes = activation_bytes(Operand::BF16X32, kQuerySlice);
 
   // All of a job's k. The first of them is the k_begin-th of its run.
   template <int R, int N>

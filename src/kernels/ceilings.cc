@@ -12,6 +12,7 @@
 
 #include "base/timed_run.h"
 #include "base/topology.h"
+#include "kernels/kernels.h"
 
 namespace rill {
 namespace {
@@ -117,7 +118,33 @@ void maddubs_zmm(uint64_t iterations) {
   RILL_LOOP(RILL_MADDUBS_LOOP("zmm"));
 }
 
+// Tiles of sixteen rows of 64 bytes, four of them sums that do not wait for each other. The
+// configuration is of this thread, and given back.
+#define RILL_TILE_LOOP(PRODUCT)                                                              \
+  struct alignas(64) {                                                                       \
+    uint8_t palette = 1, start_row = 0, reserved[14] = {};                                   \
+    uint16_t row_bytes[16] = {64, 64, 64, 64, 64, 64, 64, 64};                               \
+    uint8_t rows[16] = {16, 16, 16, 16, 16, 16, 16, 16};                                     \
+  } config;                                                                                  \
+  asm volatile(                                                                              \
+      "ldtilecfg %1\n"                                                                       \
+      "1:\n" PRODUCT " %%tmm6, %%tmm4, %%tmm0\n" PRODUCT " %%tmm7, %%tmm4, %%tmm1\n" PRODUCT \
+      " %%tmm6, %%tmm5, %%tmm2\n" PRODUCT                                                    \
+      " %%tmm7, %%tmm5, %%tmm3\n"                                                            \
+      "dec %0\n jnz 1b\n tilerelease\n"                                                      \
+      : "+r"(iterations)                                                                     \
+      : "m"(config)                                                                          \
+      : "cc")
+
+void bf16_tiles(uint64_t iterations) {
+  RILL_TILE_LOOP("tdpbf16ps");
+}
+void int8_tiles(uint64_t iterations) {
+  RILL_TILE_LOOP("tdpbsud");
+}
+
 constexpr uint64_t kIterations = 2000000;
+constexpr uint64_t kTileIterations = 200000;
 
 void measure_vectors(Team& team, Effort effort, Ceilings& ceilings) {
   const auto best = [&](double& ceiling, void (*run)(uint64_t), double operations) {
@@ -132,6 +159,10 @@ void measure_vectors(Team& team, Effort effort, Ceilings& ceilings) {
   if (__builtin_cpu_supports("avx512bw")) best(ceilings.maddubs, maddubs_zmm, 4 * 8 * 128);
   if (__builtin_cpu_supports("avx512vnni")) best(ceilings.vnni, vnni_zmm, 12 * 128);
   if (__builtin_cpu_supports("avx512bf16")) best(ceilings.vdpbf16ps, bf16_zmm, 12 * 64);
+  if (amx_allowed()) {
+    ceilings.amx_bf16 = peak(team, {bf16_tiles, 4 * 16 * 16 * 32 * 2, kTileIterations}, effort);
+    ceilings.amx_int8 = peak(team, {int8_tiles, 4 * 16 * 16 * 64 * 2, kTileIterations}, effort);
+  }
 }
 
 /// The lesser of `best` and the seconds that a short run of the loop takes.
@@ -276,6 +307,8 @@ void Ceilings::keep_best(const Ceilings& other) {
   vnni = std::max(vnni, other.vnni);
   maddubs = std::max(maddubs, other.maddubs);
   bandwidth = std::max(bandwidth, other.bandwidth);
+  amx_bf16 = std::max(amx_bf16, other.amx_bf16);
+  amx_int8 = std::max(amx_int8, other.amx_int8);
 }
 
 void Ceilings::add(const Ceilings& other) {
@@ -284,6 +317,8 @@ void Ceilings::add(const Ceilings& other) {
   vnni += other.vnni;
   maddubs += other.maddubs;
   bandwidth += other.bandwidth;
+  amx_bf16 += other.amx_bf16;
+  amx_int8 += other.amx_int8;
 }
 
 CeilingProbe::CeilingProbe(Team& team, size_t working_set) : team_(team) {

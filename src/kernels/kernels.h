@@ -19,6 +19,13 @@ const Kernels& choose_kernels(const std::string& name = "");
 /// Whether VDPBF16PS gives the bits of its twin on this processor (checked once, at choice).
 bool bf16_dot_matches();
 
+/// Whether the processor has AMX's tiles for bf16 and int8 and the system lets this process use
+/// them (asked for at the first call: to be made before there are other threads).
+bool amx_allowed();
+
+/// Whether TDPBF16PS gives the bits of its twin on this processor (checked once, at choice).
+bool bf16_tiles_match();
+
 /// Whether VDPBF16PS does at least as many operations a second as FMA on this processor (measured
 /// once, at choice): else the table without it is faster, and has the same bits.
 bool bf16_dot_pays();

@@ -61,7 +61,7 @@ void rope(float* x, const float* cosine, const float* sine, size_t head_dim, flo
 // Bytes of a converted row; 64 more where rows would fall on the same set of the L1 cache.
 constexpr size_t activation_bytes(Operand operand, size_t depth) {
   size_t bytes = depth * 4;
-  if (operand == Operand::BF16 && kBf16Dot) bytes = depth * 2;
+  if (bf16_rows(operand)) bytes = depth * 2;
   if (operand == Operand::Q8) bytes = q8_bytes(depth);
   bytes = (bytes + 63) / 64 * 64;
   return bytes % 1024 == 0 ? bytes + 64 : bytes;
@@ -99,7 +99,7 @@ void convert(Operand operand, const float* x, size_t count, size_t depth, std::b
       for (const Format format : kIntFormats)
         reinterpret_cast<int32_t*>(row + starts_offset(depth, format))[i / 32] =
             -code_offset(format) * sum;
-    } else if (operand == Operand::BF16 && kBf16Dot) {
+    } else if (bf16_rows(operand)) {
       store_bf16(reinterpret_cast<uint16_t*>(row) + i, a);
       store_bf16(reinterpret_cast<uint16_t*>(row) + i + 16, b);
     } else {

@@ -3,10 +3,8 @@
 // in registers along k in the one order of docs/arithmetic.md §8. Linear layers, scores and P·V all
 // run through them. Included after a simd_*.h.
 #pragma once
+#include "kernels/inline.h"
 #include "kernels/table.h"
-
-#define RILL_INLINE inline __attribute__((always_inline))
-#define RILL_INLINE_LAMBDA __attribute__((always_inline))
 
 namespace rill {
 namespace {
@@ -152,20 +150,17 @@ struct RunSums {
   template <int R, int P, class Each>
   static RILL_INLINE void add_run(const ProductJob& job, const char* w, size_t row_bytes, size_t k,
                                   size_t pairs, V (&acc)[R][P], const Each& each) {
-    const Part all = {0, P};
     V even[R][P], odd[R][P];
     clear(even);
     if constexpr (kAtOnce<R, P>) clear(odd);
     for (size_t i = 0; i < pairs; ++i) {
       each();
-      if constexpr (kAtOnce<R, P>)
-        Pairs::half<R, P, true>(job, w + i * row_bytes, k + 2 * i, odd, all);
-      Pairs::half<R, P, false>(job, w + i * row_bytes, k + 2 * i, even, all);
+      if constexpr (kAtOnce<R, P>) half<R, P, true>(job, w + i * row_bytes, k + 2 * i, odd);
+      half<R, P, false>(job, w + i * row_bytes, k + 2 * i, even);
     }
     if constexpr (!kAtOnce<R, P>) {
       clear(odd);
-      for (size_t i = 0; i < pairs; ++i)
-        Pairs::half<R, P, true>(job, w + i * row_bytes, k + 2 * i, odd, all);
+      for (size_t i = 0; i < pairs; ++i) half<R, P, true>(job, w + i * row_bytes, k + 2 * i, odd);
     }
 #pragma GCC unroll 16
     for (int r = 0; r < R; ++r)
@@ -174,7 +169,26 @@ struct RunSums {
   }
 
  private:
-  using Pairs = PairProduct<false>;
+  template <int R, int P, bool kOdd>
+  static RILL_INLINE void half(const ProductJob& job, const char* pairs, size_t k, V (&acc)[R][P]) {
+#if defined(RILL_AMX)
+    V b[P];
+#pragma GCC unroll 16
+    for (int p = 0; p < P; ++p) {
+      const Pair pair = load_pair(pairs + panel_of(job, Part{0, P}, p));
+      b[p] = kOdd ? odd_half(pair) : even_half(pair);
+    }
+#pragma GCC unroll 16
+    for (int r = 0; r < R; ++r) {
+      const Pair pair = splat_pair(job.x + row_of(job, r) + k * 2);
+      const V a = kOdd ? odd_half(pair) : even_half(pair);
+#pragma GCC unroll 16
+      for (int p = 0; p < P; ++p) acc[r][p] = fma(b[p], a, acc[r][p]);
+    }
+#else
+    PairProduct<false>::half<R, P, kOdd>(job, pairs, k, acc, Part{0, P});
+#endif
+  }
 };
 struct RunProduct : RunSums {
   static constexpr size_t kStep = 32, kStepBytes = 1024;
@@ -214,9 +228,17 @@ using Bf16Product = DotProduct;
 constexpr bool kBf16Dot = false;  // activations under bf16 compute are fp32 that were rounded
 using Bf16Product = PairProduct<true>;
 #endif
+#if defined(RILL_AMX)
+constexpr bool kBf16Runs = true;  // activations under bf16x32 are bf16 too, as the tiles want them
+#else
+constexpr bool kBf16Runs = false;
+#endif
+constexpr bool bf16_rows(Operand operand) {
+  return (operand == Operand::BF16 && kBf16Dot) || (operand == Operand::BF16X32 && kBf16Runs);
+}
 // Whether activations are rounded to bf16, and stay fp32.
 constexpr bool rounds_to_bf16(Operand operand) {
-  return operand == Operand::BF16X32 || (operand == Operand::BF16 && !kBf16Dot);
+  return (operand == Operand::BF16 || operand == Operand::BF16X32) && !bf16_rows(operand);
 }
 
 // int8 and int4 weights against int8 activations: an exact int32 dot product per block of 32, then

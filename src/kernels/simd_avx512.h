@@ -242,8 +242,11 @@ inline I times_256(I x) {
 }
 
 #if defined(__AVX512BF16__)
-// Activations are bf16 pairs, and one instruction does both products of a pair, odd first.
+// Activations are bf16 pairs, and one instruction does both products of a pair, odd first. (Where
+// there is AMX, the instruction does half of what FMA does: it is not used for bf16 compute.)
+#if !defined(RILL_AMX)
 #define RILL_BF16_DOT 1
+#endif
 using Pair = __m512i;
 inline Pair load_pair(const void* pairs) {
   return _mm512_loadu_si512(pairs);
@@ -252,6 +255,12 @@ inline Pair splat_pair(const void* pair) {
   int bits;
   __builtin_memcpy(&bits, pair, 4);
   return _mm512_set1_epi32(bits);
+}
+inline V even_half(Pair x) {
+  return _mm512_castsi512_ps(_mm512_slli_epi32(x, 16));
+}
+inline V odd_half(Pair x) {
+  return _mm512_castsi512_ps(_mm512_and_si512(x, _mm512_set1_epi32(static_cast<int>(0xffff0000))));
 }
 inline V dot_bf16(V sum, Pair w, Pair x) {
   return _mm512_dpbf16_ps(sum, reinterpret_cast<__m512bh>(w), reinterpret_cast<__m512bh>(x));

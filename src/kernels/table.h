@@ -167,7 +167,7 @@ struct PackSource {
 
 /// One instruction set.
 struct Kernels {
-  const char* name;     // "scalar", "avx2", "avx512", "avx512vnni", "avx512bf16"
+  const char* name;     // "scalar", "avx2", "avx512", "avx512vnni", "avx512bf16", "amx"
   bool (*supported)();  // can this processor run it?
   size_t tile_rows;     // rows of the widest register tile: a good granule for prefill
 

@@ -6,6 +6,12 @@
 #include "kernels/cache_impl.h"
 #include "kernels/linear_blocks_impl.h"
 #include "kernels/pack_impl.h"
+#if defined(RILL_AMX)
+#include "kernels/tile_linear_impl.h"
+#define RILL_LINEAR linear_on_tiles
+#else
+#define RILL_LINEAR linear
+#endif
 
 #define RILL_TARGET(symbol, isa_name, supported_function)     \
   namespace rill {                                            \
@@ -13,7 +19,7 @@
   extern const Kernels symbol;                                \
   constexpr Kernels symbol = {isa_name,   supported_function, \
                               kFloatRows, activation_bytes,   \
-                              convert,    linear,             \
+                              convert,    RILL_LINEAR,        \
                               rms_norm,   rope,               \
                               store_k,    store_v,            \
                               attend,     merge,              \

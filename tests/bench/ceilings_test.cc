@@ -29,6 +29,10 @@ TEST(CeilingsTest, MeasuresWhatTheProcessorHas) {
     if (name == "avx512bf16") {
       EXPECT_GT(measured.vdpbf16ps, 0);
     }
+    if (name == "amx") {
+      EXPECT_GT(measured.amx_bf16, 0);
+      EXPECT_GT(measured.amx_int8, measured.amx_bf16);
+    }
   }
 }
 

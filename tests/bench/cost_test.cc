@@ -141,6 +141,9 @@ TEST(CostModel, EveryOperationAgainstItsOwnCeiling) {
   EXPECT_EQ(fma.binding, Ceiling::FMA);
   EXPECT_EQ(ideal(WeightType::BF16, ComputeType::BF16, "avx2").binding, Ceiling::FMA);
   EXPECT_EQ(ideal(WeightType::BF16, ComputeType::BF16X32, "avx512bf16").binding, Ceiling::FMA);
+  measured.amx_bf16 = 800e9;
+  EXPECT_EQ(ideal(WeightType::BF16, ComputeType::BF16X32, "amx").binding, Ceiling::AMX_BF16);
+  EXPECT_EQ(ideal(WeightType::BF16, ComputeType::BF16, "amx").binding, Ceiling::FMA);
   const IdealTime int8 = ideal(WeightType::INT8, ComputeType::BF16, "avx512vnni");
   EXPECT_NEAR(int8.seconds, linear / 400e9 + attention / 100e9 + int8_head, 1e-9);
   EXPECT_EQ(int8.binding, Ceiling::VNNI);

@@ -16,6 +16,8 @@ Json row(const std::string& test, int threads) {
               {"peak_vdpbf16ps", 1000.0},
               {"peak_vnni", 0.0},
               {"peak_maddubs", 900.0},
+              {"peak_amx_bf16", 0.0},
+              {"peak_amx_int8", 0.0},
               {"peak_bandwidth", 50.0},
               {"profile", Json::array({{{"operation", "qkv"},
                                         {"flops", 4e9},

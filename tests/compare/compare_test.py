@@ -34,7 +34,7 @@ OPENVINO = ('a warning\n{"first_token_at": 112.5, "openvino": "2026.4.1", "tests
             '{"prompt": 1, "generated": 64, "prompt_ts": [33.4], "generated_ts": [31.5]}]}\n')
 RILL = {"samples_ts": [800.0, 786.0], "pct_of_ceiling": 73.2, "ceiling": "vdpbf16ps", "gflops": 738.3,
         "gbps": 1.92, "isa": "avx512bf16", "build_commit": "4bd7c19", "model_size": 1192135096,
-        "peak_fma": 540.5, "peak_vdpbf16ps": 1015.3, "peak_vnni": 2174.0, "peak_maddubs": 1637.7,
+        "peak_fma": 540.5, "peak_vdpbf16ps": 1015.3, "peak_vnni": 2174.0, "peak_maddubs": 1637.7, "peak_amx_bf16": 0, "peak_amx_int8": 0,
         "peak_bandwidth": 85.4}
 
 
@@ -48,7 +48,7 @@ def row(engine, column, value, weights="16", variant="", number=0, **detail):
     return {"time": "2026-01-01T00:00:00+00:00", "round": number, "engine": engine, "variant": variant,
             "weights": weights, "column": column, "value": value, "command": ["/x/y/llama-bench", "-p"],
             "peak_memory": 0, "detail": {"pct_of_ceiling": 0, "peak_bandwidth": 50, "model_size": 1, **{
-                f"peak_{name}": 1 for name in ("fma", "vdpbf16ps", "vnni", "maddubs")}, **detail}}
+                f"peak_{name}": 1 for name in ("fma", "vdpbf16ps", "vnni", "maddubs", "amx_bf16", "amx_int8")}, **detail}}
 
 
 class Parsers(unittest.TestCase):

@@ -59,6 +59,14 @@ TEST(Dispatch, DotProductInstructionIsCheckedAgainstItsTwin) {
     EXPECT_THROW(choose_kernels("avx512bf16"), Error);
 }
 
+TEST(Dispatch, TilesAreCheckedAgainstTheirTwin) {
+  if (!__builtin_cpu_supports("avx512bf16") || !bf16_tiles_match()) {
+    EXPECT_THROW(choose_kernels("amx"), Error);
+    GTEST_SKIP() << "no AMX here";
+  }
+  EXPECT_STREQ(choose_kernels("amx").name, "amx");
+}
+
 TEST(FloatMode, FlushesAndRestores) {
   volatile float tiny = 1e-38f, half = 0.25f;
   EXPECT_NE(tiny * half, 0.0f);

@@ -173,6 +173,17 @@ TEST_P(Linear, EqualsTheTwinForEveryNumberOfRows) {
       check_linear(kernels(), held, {72, 96, rows, 0, Epilogue::STORE, true}, ++seed);
 }
 
+// Blocks of rows and of inputs, with more and fewer rows than fill the last of a table's tiles.
+TEST_P(Linear, EqualsTheTwinInPartsOfTiles) {
+  uint64_t seed = 1500;
+  for (const Held& held : held_types())
+    for (const auto& [outputs, inputs, rows] :
+         {std::tuple<size_t, size_t, size_t>{24, 610, 47}, {80, 64, 301}, {33, 3000, 261}}) {
+      check_linear(kernels(), held, {outputs, inputs, rows, 0, Epilogue::STORE, true}, ++seed);
+      check_linear(kernels(), held, {outputs, inputs, rows, 32, Epilogue::ADD, false}, ++seed);
+    }
+}
+
 TEST_P(Linear, AddsLeavesAsTheContractSays) {
   uint64_t seed = 2000;
   for (const Held& held : held_types())

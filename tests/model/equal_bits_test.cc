@@ -109,6 +109,9 @@ TEST_P(EqualBits, Avx512Vnni) {
 TEST_P(EqualBits, Avx512Bf16) {
   check_kernels("avx512bf16");
 }
+TEST_P(EqualBits, Amx) {
+  check_kernels("amx");
+}
 
 // Truncating and going on elsewhere leaves what stays as it was.
 TEST_P(EqualBits, AfterTruncating) {
