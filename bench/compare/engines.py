@@ -55,6 +55,9 @@ def parse_whole_process(_, run):
 # ---- Rill --------------------------------------------------------------------------------------
 
 RILL_WEIGHTS = {"16": "bf16", "8": "int8", "4": "int4"}
+# Arithmetics of Rill that compete with each other: the one that auto takes, and on processors with
+# AMX the one that AMX computes in.
+RILL_COMPUTE = {False: [""], True: ["", "bf16x32"]}
 # The fields of `rill bench -o json` that the report needs.
 RILL_FIELDS = ("pct_of_ceiling", "ceiling", "gflops", "gbps", "isa", "build_commit", "model_size",
                "peak_fma", "peak_vdpbf16ps", "peak_vnni", "peak_maddubs", "peak_amx_bf16",
@@ -69,10 +72,14 @@ def parse_rill_bench(column):
     return parse
 
 
-def rill_bench(paths, weights, column, arguments, threads):
+def compute_options(compute):
+    return ["--compute", compute] if compute else []
+
+
+def rill_bench(paths, weights, column, arguments, threads, compute=""):
     command = [paths.rill, "bench", paths.models / "rill", "--weights", RILL_WEIGHTS[weights],
-               "-t", threads, *arguments, "-o", "json"]
-    return Job("Rill", "", weights, [column], command, parse_rill_bench(column))
+               *compute_options(compute), "-t", threads, *arguments, "-o", "json"]
+    return Job("Rill", compute, weights, [column], command, parse_rill_bench(column))
 
 
 def rill_first_token(paths, weights, threads):
@@ -254,6 +261,7 @@ class Scope:
     peers: list
     fill: list
     long_rounds: int | None = None  # rounds of what takes a peer minutes
+    matrix: bool = False  # has the processor AMX?
 
 
 def columns_of(scope):
@@ -272,17 +280,20 @@ def stations(paths, scope):
         for weights in RILL_WEIGHTS:
             depth = int(column.partition("@")[2] or 0)
             with_peers = depth <= 4096 or (depth <= 16384 and weights in scope.deep_weights)
-            jobs = [rill_first_token(paths, weights, scope.threads) if column == "first-token" else
-                    rill_bench(paths, weights, column, rill_test(column, scope.fill), scope.threads)]
+            if column == "first-token":
+                jobs = [rill_first_token(paths, weights, scope.threads)]
+            else:
+                jobs = [rill_bench(paths, weights, column, rill_test(column, scope.fill),
+                                   scope.threads, compute) for compute in RILL_COMPUTE[scope.matrix]]
             for name in scope.peers:
                 if with_peers and programs[name]:
                     own = PEERS[name](paths, weights, column, scope.threads)
                     jobs += own if depth <= 4096 else limited(own, scope)
             yield jobs
     yield rill_only(paths, scope)
-    for compute in ("bf16", "f32"):
+    for compute in ("bf16", "f32", *RILL_COMPUTE[scope.matrix][1:]):
         jobs = [rill_attention(paths, compute, scope.attention, scope.threads)]
-        if paths.torch_python:
+        if paths.torch_python and compute in ("bf16", "f32"):
             jobs += limited([torch_attention(paths, compute, scope.attention, scope.threads)], scope)
         yield jobs
 

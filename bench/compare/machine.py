@@ -13,9 +13,21 @@ def output_of(*command):
     return done.stdout
 
 
-def describe(threads):
+def processor():
     with open("/proc/cpuinfo") as file:
-        cpu = file.read()
+        return file.read()
+
+
+def flags_of(cpu):
+    return re.search(r"^flags\s*:\s*(.*)$", cpu, re.M)[1].split()
+
+
+def has_matrix_instructions():
+    return {"amx_bf16", "amx_int8"} <= set(flags_of(processor()))
+
+
+def describe(threads):
+    cpu = processor()
     lscpu = dict(re.findall(r"^([^:\n]+):\s*(.*)$", output_of("lscpu"), re.M))
     caches = [f"{name} {lscpu[key].split(' (')[0]}" for name, key in
               (("L1d", "L1d cache"), ("L2", "L2 cache"), ("L3", "L3 cache")) if key in lscpu]
@@ -25,7 +37,7 @@ def describe(threads):
     return {
         "cpu": f"{lscpu.get('Model name', platform.machine())} ({family})",
         "cores": len(os.sched_getaffinity(0)),
-        "flags": re.search(r"^flags\s*:\s*(.*)$", cpu, re.M)[1].split(),
+        "flags": flags_of(cpu),
         "caches": ", ".join(caches) + " in all",
         "memory": f"{memory:.0f} GiB",
         "kernel": re.match(r"[\d.]*", platform.release())[0],

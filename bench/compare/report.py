@@ -8,7 +8,7 @@ from pathlib import Path
 
 from engines import HERE
 from setup_peers import python_with_matplotlib
-from targets import KINDS, RATIOS, ROWS, Spread, Table, kind_of
+from targets import KINDS, RATIOS, ROWS, Spread, Table, kind_of, may_be_void
 
 ENGINES = ("Rill", "llama.cpp", "ik_llama.cpp", "OpenVINO GenAI")
 WEIGHTS = {"16": "16-bit", "8": "int8 / Q8_0", "4": "int4 / Q4_0"}
@@ -68,6 +68,8 @@ def state_of_rows(table, kind):
     """{key: (Row, Spread or None, "reached", "short" or "not measured")}"""
     states = {}
     for row in ROWS:
+        if row.targets[kind] is None:
+            continue
         spread = row.value(table, kind)
         state = ("not measured" if spread is None else
                  "reached" if row.reached(spread, kind) else "short")
@@ -104,16 +106,18 @@ def state_of_ratio(spread, target, row_key, states):
     return "short"
 
 
-def ratio_lines(table, states):
+def ratio_lines(table, states, kind):
     """Yields (weights, column, Spread, target, state)."""
     for (weights, column), (target, row_key) in RATIOS.items():
         found = ratio_to_best(table, weights, column)
+        if not may_be_void(column, kind):
+            row_key = None
         if found:
             yield weights, column, found[0], target, state_of_ratio(found[0], target, row_key, states)
 
 
-def peers_table(table, states):
-    asked = {line[:2]: line[2:] for line in ratio_lines(table, states)}
+def peers_table(table, states, kind):
+    asked = {line[:2]: line[2:] for line in ratio_lines(table, states, kind)}
     lines = []
     for weights, name in WEIGHTS.items():
         for column, title in COLUMNS.items():
@@ -154,12 +158,12 @@ def first_token_table(table):
     return markdown(["seconds", *ENGINES], lines)
 
 
-def causes_text(table, states, causes):
+def causes_text(table, states, kind, causes):
     lines, used = [], set()
     short = [(key, row.title, spread) for key, (row, spread, state) in states.items()
              if state == "short"]
     short += [(f"ratio-{weights}-{column}", f"{WEIGHTS[weights]}, {COLUMNS[column]}, against the best",
-               spread) for weights, column, spread, _, state in ratio_lines(table, states)
+               spread) for weights, column, spread, _, state in ratio_lines(table, states, kind)
               if state == "short"]
     for key, title, spread in short:
         used.add(key)
@@ -269,8 +273,8 @@ def compose(rows, machine, options, causes, has_plot):
         "dates": f"{dates[0]} to {dates[-1]}",
         "versions": ", ".join(f"{name} {version}" for name, version in versions(table).items()),
         "rows": rows_table(states, kind),
-        "peers": peers_table(table, states),
-        "causes": causes_text(table, states, read_causes(causes)),
+        "peers": peers_table(table, states, kind),
+        "causes": causes_text(table, states, kind, read_causes(causes)),
         "attention": attention_table(table),
         "first_token": first_token_table(table),
         "quality": (quality.read_text(encoding="utf-8") if quality.exists() else

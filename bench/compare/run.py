@@ -79,7 +79,8 @@ def scope_of(options):
                          deep_weights=options.deep_weights.split(","),
                          attention=numbers(options.attention), peers=peers,
                          long_rounds=options.long_rounds,
-                         fill=setup_peers.fill_option(options.rill))
+                         fill=setup_peers.fill_option(options.rill),
+                         matrix=machine.has_matrix_instructions())
 
 
 def main(arguments):

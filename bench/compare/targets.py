@@ -1,18 +1,21 @@
 # SPDX-License-Identifier: Apache-2.0
-"""The figures that Rill is to reach, for both kinds of machine, and how each is taken from results."""
+"""The figures that Rill is to reach, by kind of machine, and how each is taken from results."""
 import statistics
 from dataclasses import dataclass
 from typing import Callable
 
 from engines import HEAD_DIM, KV_HEADS, MEMORY_CONTEXT
 
-KINDS = ("AVX2 only", "AVX-512 with VNNI and bf16")
+KINDS = ("AVX2 only", "AVX-512 with VNNI and bf16", "AVX-512 with VNNI, bf16 and AMX")
+AMX = 2
 MIB = 1 << 20
 
 
 def kind_of(flags):
     """Index into KINDS, from the flags of /proc/cpuinfo."""
-    return int({"avx512f", "avx512_vnni", "avx512_bf16"} <= set(flags))
+    if not {"avx512f", "avx512_vnni", "avx512_bf16"} <= set(flags):
+        return 0
+    return AMX if {"amx_bf16", "amx_int8"} <= set(flags) else 1
 
 
 @dataclass
@@ -37,8 +40,8 @@ class Row:
     on which side of the target it has to be."""
     key: str
     title: str
-    units: tuple  # for both kinds
-    targets: tuple
+    units: tuple  # for each kind
+    targets: tuple  # None: the line is not for this kind
     value: Callable
     at_least: bool = True
 
@@ -72,23 +75,24 @@ class Table:
         pick = min if least else max
         return pick(found, key=lambda entry: entry[1].median) if found else None
 
-    def rill(self, weights, column, take):
-        """Spread of take(row) over Rill's rows."""
-        return Spread.of(map(take, self.find("Rill", weights, column).get("", [])))
+    def rill(self, weights, column, take, compute=""):
+        """Spread of take(row) over Rill's rows of one --compute ("": auto)."""
+        return Spread.of(map(take, self.find("Rill", weights, column).get(compute, [])))
 
 
-def percent(weights, column):
+def percent(weights, column, compute=""):
     def value(table, _):
-        return table.rill(weights, column, lambda row: row["detail"]["pct_of_ceiling"])
+        return table.rill(weights, column, lambda row: row["detail"]["pct_of_ceiling"], compute)
     return value
 
 
-def percent_of_fma_without_vnni(weights):
-    """Without VNNI int8 and int4 are held to the peak of fp32."""
+def percent_of_integers(weights):
+    """int8 and int4 are held to the peak of VNNI, with AMX too; without VNNI to that of fp32."""
     def value(table, kind):
         def take(row):
             detail = row["detail"]
-            return 100 * detail["gflops"] / detail["peak_fma"] if kind == 0 else detail["pct_of_ceiling"]
+            peak = {0: "peak_fma", AMX: "peak_vnni"}.get(kind)
+            return 100 * detail["gflops"] / detail[peak] if peak else detail["pct_of_ceiling"]
         return table.rill(weights, "pp512", take)
     return value
 
@@ -143,43 +147,51 @@ def seconds(table, _):
     return table.rill("16", "first-token", lambda row: row["value"])
 
 
-FMA, BF16, VNNI, READ = ("% of FMA peak", "% of VDPBF16PS peak", "% of VNNI peak",
-                         "% of read bandwidth")
+FMA, BF16, VNNI, TILE, READ = ("% of FMA peak", "% of VDPBF16PS peak", "% of VNNI peak",
+                               "% of AMX's bf16 peak", "% of read bandwidth")
+# What bf16 compute is held to: the faster one of the instructions that compute it. On processors
+# with AMX that is FMA.
+BF16_UNITS = (FMA, BF16, FMA)
+INT_UNITS = (FMA, VNNI, VNNI)
 ROWS = [
-    Row("prefill-512-bf16", "prefill 512, bf16 compute", (FMA, BF16), (82, 85),
+    Row("prefill-512-bf16", "prefill 512, bf16 compute", BF16_UNITS, (82, 85, 85),
         percent("16", "pp512")),
-    Row("prefill-512-f32", "prefill 512, f32 compute", (FMA, FMA), (82, 84),
+    Row("prefill-512-bf16x32", "prefill 512, bf16x32 compute", (TILE,) * 3, (None, None, 50),
+        percent("16", "pp512", "bf16x32")),
+    Row("prefill-512-f32", "prefill 512, f32 compute", (FMA,) * 3, (82, 84, 84),
         percent("16", "pp512-f32")),
-    Row("prefill-512-int8", "prefill 512, int8", (FMA, VNNI), (135, 58),
-        percent_of_fma_without_vnni("8")),
-    Row("prefill-512-int4", "prefill 512, int4", (FMA, VNNI), (170, 52),
-        percent_of_fma_without_vnni("4")),
-    Row("prefill-4096-bf16", "prefill 4096, bf16 compute", (FMA, BF16), (78, 82),
+    Row("prefill-512-int8", "prefill 512, int8", INT_UNITS, (135, 58, 58),
+        percent_of_integers("8")),
+    Row("prefill-512-int4", "prefill 512, int4", INT_UNITS, (170, 52, 52),
+        percent_of_integers("4")),
+    Row("prefill-4096-bf16", "prefill 4096, bf16 compute", BF16_UNITS, (78, 82, 82),
         percent("16", "pp4096")),
-    Row("attention-f32", "attention alone, f32, worst length", (FMA, FMA), (72, 78),
+    Row("prefill-4096-bf16x32", "prefill 4096, bf16x32 compute", (TILE,) * 3, (None, None, 40),
+        percent("16", "pp4096", "bf16x32")),
+    Row("attention-f32", "attention alone, f32, worst length", (FMA,) * 3, (72, 78, 78),
         worst_attention("f32")),
-    Row("attention-bf16", "attention alone, bf16, worst length", (FMA, BF16), (72, 80),
+    Row("attention-bf16", "attention alone, bf16, worst length", BF16_UNITS, (72, 80, 80),
         worst_attention("bf16")),
-    Row("decode-bf16", "decode, empty cache, bf16", (READ, READ), (95, 95), percent("16", "tg@0")),
-    Row("decode-int8", "decode, empty cache, int8", (READ, READ), (94, 94), percent("8", "tg@0")),
-    Row("decode-int4", "decode, empty cache, int4", (READ, READ), (88, 88), percent("4", "tg@0")),
-    Row("decode-4k", "decode at 4,096, bf16", (READ, READ), (88, 88), percent("16", "tg@4096")),
-    Row("decode-16k", "decode at 16,384, bf16", (READ, READ), (88, 88), percent("16", "tg@16384")),
-    Row("decode-32k", "decode at 32,768, bf16", (READ, READ), (88, 88), percent("16", "tg@32768")),
-    Row("batch-8", "decode of 8 sequences against one, bf16, over the bandwidth's gain", ("x", "x"),
-        (5.8, 7), ratio_over_bandwidth("tg@0-x8", "tg@0")),
-    Row("threads-prefill", "prefill 512, 2 threads against 1", ("x", "x"), (1.93, 1.93),
+    Row("decode-bf16", "decode, empty cache, bf16", (READ,) * 3, (95,) * 3, percent("16", "tg@0")),
+    Row("decode-int8", "decode, empty cache, int8", (READ,) * 3, (94,) * 3, percent("8", "tg@0")),
+    Row("decode-int4", "decode, empty cache, int4", (READ,) * 3, (88,) * 3, percent("4", "tg@0")),
+    Row("decode-4k", "decode at 4,096, bf16", (READ,) * 3, (88,) * 3, percent("16", "tg@4096")),
+    Row("decode-16k", "decode at 16,384, bf16", (READ,) * 3, (88,) * 3, percent("16", "tg@16384")),
+    Row("decode-32k", "decode at 32,768, bf16", (READ,) * 3, (88,) * 3, percent("16", "tg@32768")),
+    Row("batch-8", "decode of 8 sequences against one, bf16, over the bandwidth's gain", ("x",) * 3,
+        (5.8, 7, 7), ratio_over_bandwidth("tg@0-x8", "tg@0")),
+    Row("threads-prefill", "prefill 512, 2 threads against 1", ("x",) * 3, (1.93,) * 3,
         ratio("pp512-2t", "pp512-1t")),
-    Row("threads-decode", "decode, 2 threads against 1, over the bandwidth's gain",
-        ("x", "x"), (0.95, 0.95), ratio_over_bandwidth("tg@0-2t", "tg@0-1t")),
-    Row("first-token", "exec to the end of the first token", ("s", "s"), (1, 1), seconds,
+    Row("threads-decode", "decode, 2 threads against 1, over the bandwidth's gain", ("x",) * 3,
+        (0.95,) * 3, ratio_over_bandwidth("tg@0-2t", "tg@0-1t")),
+    Row("first-token", "exec to the end of the first token", ("s",) * 3, (1,) * 3, seconds,
         at_least=False),
-    Row("memory", "peak memory above 1.05 x (weights + KV)", ("MiB", "MiB"), (61, 61),
+    Row("memory", "peak memory above 1.05 x (weights + KV)", ("MiB",) * 3, (61,) * 3,
         memory_excess, at_least=False),
 ]
 
 # Against the best peer: (weights, column) -> (least ratio, key of the row whose percentage, where it
-# is reached, makes the ratio void).
+# is reached, makes the ratio void). With AMX no ratio of prefill is void: peers may use it as well.
 RATIOS = {
     ("16", "pp512"): (1.05, "prefill-512-bf16"),
     ("16", "pp4096"): (1.05, "prefill-4096-bf16"),
@@ -195,3 +207,7 @@ RATIOS = {
     ("4", "tg@0"): (1.0, "decode-int4"),
     ("4", "tg@4096"): (1.35, None),
 }
+
+
+def may_be_void(column, kind):
+    return not (kind == AMX and column.startswith("pp"))

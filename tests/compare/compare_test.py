@@ -21,7 +21,7 @@ import report  # noqa: E402
 import run  # noqa: E402
 import targets  # noqa: E402
 
-AVX2, AVX512 = 0, 1
+AVX2, AVX512, AMX = 0, 1, 2
 MACHINE = {"cpu": "Test CPU", "cores": 2, "flags": ["avx2"], "caches": "L2 1 MiB", "memory": "8 GiB",
            "kernel": "6.1", "compiler": "c++ 12", "threads": 2}
 PATHS = engines.Paths(*map(pathlib.Path, ("/p/rill", "/m", "/l/llama-bench", "/i/llama-bench", "/o/python",
@@ -34,8 +34,8 @@ OPENVINO = ('a warning\n{"first_token_at": 112.5, "openvino": "2026.4.1", "tests
             '{"prompt": 1, "generated": 64, "prompt_ts": [33.4], "generated_ts": [31.5]}]}\n')
 RILL = {"samples_ts": [800.0, 786.0], "pct_of_ceiling": 73.2, "ceiling": "vdpbf16ps", "gflops": 738.3,
         "gbps": 1.92, "isa": "avx512bf16", "build_commit": "4bd7c19", "model_size": 1192135096,
-        "peak_fma": 540.5, "peak_vdpbf16ps": 1015.3, "peak_vnni": 2174.0, "peak_maddubs": 1637.7, "peak_amx_bf16": 0, "peak_amx_int8": 0,
-        "peak_bandwidth": 85.4}
+        "peak_fma": 540.5, "peak_vdpbf16ps": 1015.3, "peak_vnni": 2174.0, "peak_maddubs": 1637.7,
+        "peak_amx_bf16": 0.0, "peak_amx_int8": 0.0, "peak_bandwidth": 85.4}
 
 
 def scope(**changes):
@@ -48,7 +48,8 @@ def row(engine, column, value, weights="16", variant="", number=0, **detail):
     return {"time": "2026-01-01T00:00:00+00:00", "round": number, "engine": engine, "variant": variant,
             "weights": weights, "column": column, "value": value, "command": ["/x/y/llama-bench", "-p"],
             "peak_memory": 0, "detail": {"pct_of_ceiling": 0, "peak_bandwidth": 50, "model_size": 1, **{
-                f"peak_{name}": 1 for name in ("fma", "vdpbf16ps", "vnni", "maddubs", "amx_bf16", "amx_int8")}, **detail}}
+                f"peak_{name}": 1 for name in ("fma", "vdpbf16ps", "vnni", "maddubs", "amx_bf16",
+                                               "amx_int8")}, **detail}}
 
 
 class Parsers(unittest.TestCase):
@@ -109,6 +110,11 @@ class Plan(unittest.TestCase):
         twice = [job for job in jobs if job.starts == 2]
         self.assertEqual({job.engine for job in twice}, {"Rill", *engines.PEERS})
         self.assertTrue(all(("first-token" in job.columns) == (job in twice) for job in jobs))
+
+    def test_with_amx_both_arithmetics_run(self):
+        for matrix, computes in ((False, {""}), (True, {"", "bf16x32"})):
+            jobs = [job for station in engines.stations(PATHS, scope(matrix=matrix)) for job in station]
+            self.assertEqual({job.variant for job in jobs if job.engine == "Rill"}, computes)
 
     def test_an_engine_that_is_not_there_is_left_out(self):
         paths = engines.Paths(PATHS.rill, PATHS.models, None, None, None, None)
@@ -195,6 +201,18 @@ class Targets(unittest.TestCase):
         self.assertEqual(targets.kind_of(["avx2", "avx512f", "avx512_vnni", "avx512_bf16"]), AVX512)
         self.assertEqual(targets.kind_of(["avx2", "avx512f", "avx512_vnni"]), AVX2)
 
+        with_amx = ["avx512f", "avx512_vnni", "avx512_bf16", "amx_bf16", "amx_int8"]
+        self.assertEqual(targets.kind_of(with_amx), AMX)
+
+    def test_a_line_has_a_unit_and_a_target_for_each_kind(self):
+        for entry in targets.ROWS:
+            self.assertEqual((len(entry.units), len(entry.targets)), (3, 3), entry.key)
+
+    def test_lines_of_other_kinds_are_left_out(self):
+        rows = [row("Rill", "pp512", 1, variant="bf16x32", pct_of_ceiling=60)]
+        self.assertEqual(self.state(rows, "prefill-512-bf16x32", AMX)[0], "reached")
+        self.assertNotIn("prefill-512-bf16x32", report.state_of_rows(targets.Table(rows), AVX512))
+
     def test_the_median_over_rounds_decides(self):
         rows = [row("Rill", "pp512", 1, number=i, pct_of_ceiling=percent)
                 for i, percent in enumerate((80, 84.9, 99))]
@@ -207,6 +225,10 @@ class Targets(unittest.TestCase):
         state, spread = self.state(rows, "prefill-512-int8", AVX2)
         self.assertEqual((state, spread.median), ("reached", 140))
         self.assertEqual(self.state(rows, "prefill-512-int8", AVX512)[1].median, 60)
+
+    def test_with_amx_int8_is_held_to_the_peak_of_vnni(self):
+        rows = [row("Rill", "pp512", 1, "8", pct_of_ceiling=20, gflops=2800, peak_vnni=2000)]
+        self.assertEqual(self.state(rows, "prefill-512-int8", AMX)[1].median, 140)
 
     def test_the_slowest_length_counts_in_attention(self):
         rows = [row("Rill", f"attention-bf16@{n}", 1, "bf16", pct_of_ceiling=percent)
@@ -228,9 +250,9 @@ class Targets(unittest.TestCase):
         rows[2]["value"] += 2 * mib
         self.assertEqual(self.state(rows, "memory", AVX2)[0], "short")
 
-    def ratio(self, rows):
+    def ratio(self, rows, kind=AVX512):
         table = targets.Table(rows)
-        (line,) = report.ratio_lines(table, report.state_of_rows(table, AVX512))
+        (line,) = report.ratio_lines(table, report.state_of_rows(table, kind), kind)
         return line[2].median, line[4]
 
     def test_a_ratio_is_to_the_best_option_of_the_best_peer_and_void_where_the_row_is_reached(self):
@@ -240,6 +262,12 @@ class Targets(unittest.TestCase):
         self.assertEqual(self.ratio([row("Rill", "pp512", 200), *peers]), (1.0, "short"))
         value, state = self.ratio([row("Rill", "pp512", 200, pct_of_ceiling=90), *peers])
         self.assertTrue(value == 1.0 and state.startswith("void"), state)
+
+    def test_with_amx_the_best_arithmetic_counts_and_no_ratio_of_prefill_is_void(self):
+        rows = [row("OpenVINO GenAI", "pp512", 400), row("Rill", "pp512", 200, pct_of_ceiling=90)]
+        self.assertEqual(self.ratio(rows, AMX), (0.5, "short"))
+        rows.append(row("Rill", "pp512", 600, variant="bf16x32"))
+        self.assertEqual(self.ratio(rows, AMX), (1.5, "reached"))
 
 
 class Report(unittest.TestCase):
