@@ -3,9 +3,18 @@
 // and the two steps of standard attention. docs/arithmetic.md §9.
 #pragma once
 #include "kernels/attention_product_impl.h"
+#if defined(RILL_AMX)
+#include "kernels/tile_attention_impl.h"
+#endif
 
 namespace rill {
 namespace {
+
+#if !defined(RILL_AMX)
+struct AttentionTiles {  // there are none
+  explicit AttentionTiles(const AttentionTile&) {}
+};
+#endif
 
 constexpr float kNoKey = -__builtin_inff();
 constexpr float kLowest = -0x1.fffffep+127f;  // a maximum below it is that of no key at all
@@ -16,6 +25,9 @@ RILL_INLINE const float* value_scales(const AttentionTile& t, size_t part) {
 }
 
 void raw_scores(const AttentionTile& t, float* s) {
+#if defined(RILL_AMX)
+  if (fits_tiles(t)) return scores_on_tiles(t, s);
+#endif
   const AttentionFamily& family = attention_family(t);
   if (t.kv == Format::INT8)  // of each block after this tile's first: needed before its values are
     for (size_t part = 1; (part - 1) * kBlockTokens < t.keys; ++part)
@@ -25,6 +37,9 @@ void raw_scores(const AttentionTile& t, float* s) {
                [&](size_t row, size_t rows) { family.score[rows](t, row, s); });
 }
 void values(const AttentionTile& t, const float* p, const ValueSink& sink) {
+#if defined(RILL_AMX)
+  if (fits_tiles(t)) return values_on_tiles(t, p, sink);
+#endif
   const AttentionFamily& family = attention_family(t);
   each_stretch(t, family.value_rows,
                [&](size_t row, size_t rows) { family.value[rows](t, row, p, sink); });
@@ -175,6 +190,7 @@ RILL_INLINE void join_sums(const float* earlier, const float* l, size_t n, float
 void attend(const AttentionTile& t, const SoftmaxState* earlier, size_t count, SoftmaxState out) {
   float* const s = reinterpret_cast<float*>(t.scratch);
   alignas(64) float largest[16], l[kMostRows * 16];
+  const AttentionTiles tiles(t);
   raw_scores(t, s);
   if (t.visible) mask(t, s);
   maxima(t, s, largest);
@@ -205,6 +221,7 @@ void merge(SoftmaxState a, SoftmaxState b, size_t rows, size_t head_dim) {
 }
 
 void scores(const AttentionTile& t, float* s, float* m) {
+  const AttentionTiles tiles(t);
   raw_scores(t, s);
   if (t.visible) mask(t, s);
   alignas(64) float largest[16];
@@ -213,6 +230,7 @@ void scores(const AttentionTile& t, float* s, float* m) {
 }
 
 void accumulate(const AttentionTile& t, float* s, SoftmaxState state) {
+  const AttentionTiles tiles(t);
   probabilities(t, s, state.m, false, state.l);
   values(t, s, {state.o, true, nullptr});
 }
