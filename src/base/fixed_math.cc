@@ -17,17 +17,6 @@ constexpr double inverse_factorial(int k) {
   return 1 / product;
 }
 
-// sign (-1)^(i+1) / (first + 2 i)!
-template <int first>
-constexpr std::array<double, 8> alternating() {
-  std::array<double, 8> c{};
-  for (int i = 0; i < 8; ++i) c[i] = (i % 2 ? 1 : -1) * inverse_factorial(first + 2 * i);
-  return c;
-}
-
-constexpr std::array<double, 8> kSine = alternating<3>();
-constexpr std::array<double, 8> kCosine = alternating<2>();
-
 constexpr std::array<double, 14> kExp = [] {
   std::array<double, 14> c{};
   for (int i = 0; i < 14; ++i) c[i] = inverse_factorial(i);
@@ -49,38 +38,7 @@ double horner(const std::array<double, n>& c, double z) {
 
 constexpr double kLn2High = 0x1.62e42fefa39efp-1, kLn2Low = 0x1.abc9e3b39803fp-56;
 
-struct Angle {
-  double remainder, square;
-  int quadrant;
-};
-
-Angle reduce(double x) {
-  const double n = std::nearbyint(x * 0x1.45f306dc9c883p-1);  // 2/pi
-  double r = std::fma(-n, 0x1.921fb54442d18p+0, x);           // pi/2 in two parts
-  r = std::fma(-n, 0x1.1a62633145c07p-54, r);
-  return {r, r * r, static_cast<int>(static_cast<int64_t>(n) & 3)};
-}
-
-double sine(const Angle& a) {
-  return std::fma(a.remainder * a.square, horner(kSine, a.square), a.remainder);
-}
-double cosine(const Angle& a) {
-  return std::fma(a.square, horner(kCosine, a.square), 1.0);
-}
-
 }  // namespace
-
-double sin(double x) {
-  const Angle a = reduce(x);
-  const double value = a.quadrant & 1 ? cosine(a) : sine(a);
-  return a.quadrant & 2 ? -value : value;
-}
-
-double cos(double x) {
-  const Angle a = reduce(x);
-  const double value = a.quadrant & 1 ? sine(a) : cosine(a);
-  return a.quadrant == 1 || a.quadrant == 2 ? -value : value;
-}
 
 double log(double x) {
   if (x == 0) return -std::numeric_limits<double>::infinity();

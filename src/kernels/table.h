@@ -165,6 +165,13 @@ struct PackSource {
   const std::byte* row[kPanel];  // null: a row of zeros
 };
 
+/// The angles of a position's rotation: position * inverse[i], in double.
+struct RopeAngles {
+  const double* inverse;  // [count] frequencies
+  size_t count;           // head_dim / 2
+  double factor;          // what cosines and sines are multiplied with
+};
+
 /// One instruction set.
 struct Kernels {
   const char* name;     // "scalar", "avx2", "avx512", "avx512vnni", "avx512bf16", "amx"
@@ -183,6 +190,9 @@ struct Kernels {
 
   /// y[i] = (x[i] * r) * weight[i], r = 1 / sqrt(sum of squares / n + eps). In place is fine.
   void (*rms_norm)(const float* x, const float* weight, size_t n, float eps, float* y);
+
+  /// The cosines and sines of a position (up to 2^31), [angles.count], each rounded once to fp32.
+  void (*rotations)(const RopeAngles& angles, double position, float* cosine, float* sine);
 
   /// Rotates the halves of one head in place: (a, b) -> (a cos - b sin, b cos + a sin), then
   /// multiplies by `scale` (1 leaves the bits). cosine, sine [head_dim / 2].

@@ -2,6 +2,7 @@
 // Ends a target: all algorithms, compiled for the instruction set whose simd_*.h came before, and
 // the table of them. RILL_TARGET(symbol, name, supported) defines `const Kernels symbol`.
 #pragma once
+#include "kernels/angles_impl.h"
 #include "kernels/attention_impl.h"
 #include "kernels/cache_impl.h"
 #include "kernels/linear_blocks_impl.h"
@@ -20,10 +21,10 @@
   constexpr Kernels symbol = {isa_name,   supported_function, \
                               kFloatRows, activation_bytes,   \
                               convert,    RILL_LINEAR,        \
-                              rms_norm,   rope,               \
-                              store_k,    store_v,            \
-                              attend,     merge,              \
-                              scores,     accumulate,         \
-                              add_states, finish,             \
-                              pack};                          \
+                              rms_norm,   rotations,          \
+                              rope,       store_k,            \
+                              store_v,    attend,             \
+                              merge,      scores,             \
+                              accumulate, add_states,         \
+                              finish,     pack};              \
   }

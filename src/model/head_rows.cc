@@ -22,7 +22,8 @@ HeadRows::HeadRows(const Model& model, const StepRows& rows, const StepScratch& 
                                       std::sqrt(static_cast<double>(dim_)))) {}
 
 void HeadRows::turn(size_t row) {
-  rope_.row(rows_.own()[row].position, cosine(row), sine(row));
+  model_.runtime.kernels.rotations(rope_.angles(), static_cast<double>(rows_.own()[row].position),
+                                   cosine(row), sine(row));
 }
 
 size_t HeadRows::panels() const {

@@ -55,12 +55,4 @@ Rope::Rope(const ModelConfig& config) : inverse_(config.head_dim / 2) {
   factor_ = attention_factor(*config.yarn);
 }
 
-void Rope::row(size_t position, float* cosine, float* sine) const {
-  for (size_t i = 0; i < inverse_.size(); ++i) {
-    const double angle = static_cast<double>(position) * inverse_[i];
-    cosine[i] = static_cast<float>(fixed::cos(angle) * factor_);
-    sine[i] = static_cast<float>(fixed::sin(angle) * factor_);
-  }
-}
-
 }  // namespace rill

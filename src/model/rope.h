@@ -4,6 +4,7 @@
 #include <cstddef>
 #include <vector>
 
+#include "kernels/table.h"
 #include "model/config.h"
 
 namespace rill {
@@ -15,16 +16,12 @@ class Rope {
  public:
   explicit Rope(const ModelConfig& config);
 
-  /// cosine, sine [head_dim / 2] of an absolute position.
-  void row(size_t position, float* cosine, float* sine) const;
-
-  const std::vector<double>& inverse_frequencies() const { return inverse_; }
-  /// What cosines and sines are multiplied with: 1 without YaRN.
-  double factor() const { return factor_; }
+  /// What Kernels::rotations makes the cosines and sines of a position from.
+  RopeAngles angles() const { return {inverse_.data(), inverse_.size(), factor_}; }
 
  private:
   std::vector<double> inverse_;  // [head_dim / 2]
-  double factor_ = 1;
+  double factor_ = 1;            // YaRN's
 };
 
 }  // namespace rill

@@ -1,6 +1,7 @@
 // SPDX-License-Identifier: Apache-2.0
 // Norms, rotation and conversions against the twin, by their bits.
 #include <cmath>
+#include <random>
 
 #include "kernels/support.h"
 
@@ -22,6 +23,29 @@ TEST_P(Pointwise, RmsNorm) {
         reference::rmsnorm(std::span(x).subspan(1), std::span(weight).subspan(1), 1e-6f);
     EXPECT_EQ(first_difference(y.data() + 1, expected.data(), n), "") << n;
     EXPECT_TRUE(std::isnan(y[0]) && std::isnan(y[n + 1])) << "wrote outside";
+  }
+}
+
+TEST_P(Pointwise, Rotations) {
+  std::mt19937_64 random(4);
+  for (size_t head_dim = 2; head_dim <= 132; head_dim += 2) {
+    reference::Rope rope;
+    rope.head_dim = static_cast<int>(head_dim);
+    const std::vector<double> inverse = reference::rope_inverse_frequencies(rope);
+    const size_t count = head_dim / 2;
+    for (int i = 0; i < 40; ++i) {
+      const int64_t position = i < 8 ? i : static_cast<int64_t>(random() % 2000000);
+      const reference::RopeRow row = reference::rope_row(rope, position);
+      std::vector<float> cosine(count + 1, kPoison), sine(count + 1, kPoison);
+      {
+        FloatMode mode;
+        kernels().rotations({inverse.data(), count, reference::rope_attention_factor(rope)},
+                            static_cast<double>(position), cosine.data(), sine.data());
+      }
+      ASSERT_EQ(first_difference(cosine.data(), row.cos.data(), count), "") << position;
+      ASSERT_EQ(first_difference(sine.data(), row.sin.data(), count), "") << position;
+      ASSERT_TRUE(std::isnan(cosine[count]) && std::isnan(sine[count])) << "wrote outside";
+    }
   }
 }
 

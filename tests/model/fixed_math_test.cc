@@ -9,6 +9,7 @@
 #include <random>
 
 #include "base/half.h"
+#include "kernels/kernels.h"
 #include "model/golden.h"
 #include "model/rope.h"
 
@@ -22,11 +23,9 @@ void expect_bits(double found, double expected, double x) {
 
 TEST(FixedMath, HasTheBitsOfTheTwin) {
   std::mt19937_64 random(1);
-  std::uniform_real_distribution<double> angle(-3e6, 3e6), exponent(-720, 720), power(-30, 30);
+  std::uniform_real_distribution<double> exponent(-720, 720), power(-30, 30);
   for (int i = 0; i < 20000; ++i) {
-    const double x = angle(random), y = exponent(random), z = power(random);
-    expect_bits(fixed::sin(x), reference::fixed::sin(x), x);
-    expect_bits(fixed::cos(x), reference::fixed::cos(x), x);
+    const double y = exponent(random), z = power(random);
     expect_bits(fixed::exp(y), reference::fixed::exp(y), y);
     const double positive = std::ldexp(1 + std::fabs(z) / 31, static_cast<int>(y));
     expect_bits(fixed::log(positive), reference::fixed::log(positive), positive);
@@ -42,11 +41,9 @@ TEST(FixedMath, HasTheBitsOfTheTwin) {
 // Against the library, which is right to about one unit in the last place.
 TEST(FixedMath, IsAccurate) {
   std::mt19937_64 random(2);
-  std::uniform_real_distribution<double> angle(-1e6, 1e6), exponent(-700, 700);
+  std::uniform_real_distribution<double> exponent(-700, 700);
   for (int i = 0; i < 20000; ++i) {
-    const double x = angle(random), y = exponent(random);
-    EXPECT_NEAR(fixed::sin(x), std::sin(x), 1e-14);
-    EXPECT_NEAR(fixed::cos(x), std::cos(x), 1e-14);
+    const double y = exponent(random);
     EXPECT_NEAR(fixed::exp(y) / std::exp(y), 1, 1e-15 + 2e-16);
     EXPECT_NEAR(fixed::log(std::exp(y)), std::log(std::exp(y)), 1e-15 * std::fabs(y) + 1e-15);
   }
@@ -84,7 +81,8 @@ TEST(Rope, HasTheBitsOfTheTwin) {
     const Rope rope(config);
     std::vector<float> cosine(64), sine(64);
     for (const size_t position : {0, 1, 17, 4095, 40959, 131071}) {
-      rope.row(position, cosine.data(), sine.data());
+      choose_kernels().rotations(rope.angles(), static_cast<double>(position), cosine.data(),
+                                 sine.data());
       const reference::RopeRow row = reference::rope_row(twin, static_cast<int64_t>(position));
       EXPECT_EQ(first_difference(cosine, row.cos), 64u) << position;
       EXPECT_EQ(first_difference(sine, row.sin), 64u) << position;
