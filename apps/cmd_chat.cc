@@ -55,6 +55,7 @@ class Chat {
       note(describe_run(*model_) + "; " + std::to_string(model_->session.context) +
            " tokens of context. /help lists what you can type.\n");
     }
+    if (editor.terminal()) note(hint_of_faster_compute(*model_));
     if (several() && !editor.terminal())
       note("The launcher shows no prompt: type a line; Ctrl-C ends the job.\n");
     bool more = true;

@@ -101,7 +101,7 @@ int run_run(const RunOptions& options) {
       (generate.sampling.greedy ? "; greedy" : "; seed " + std::to_string(generate.sampling.seed)) +
       "\n");
   options.common.ranks.report();
-  if (options.stats) note(describe_start(*model, ready, result));
+  if (options.stats) note(describe_start(*model, ready, result) + hint_of_faster_compute(*model));
   if (result.reason == StopReason::CONTEXT_FULL) {
     note("rill: the context of " + std::to_string(model->session.context) +
          " tokens is full, so the answer ends here; give a larger --ctx to go on\n");

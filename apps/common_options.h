@@ -56,4 +56,9 @@ std::string describe_ranks(const Ranks& ranks);
 /// The last line of a computing command: "weights bf16, ... · isa avx2 · 2 threads".
 std::string describe_run(const LoadedModel& model);
 
+/// A line that names a faster arithmetic where the processor has instructions for one that was not
+/// asked for; else empty. It is never taken by itself, since the bits of a result must not depend
+/// on the machine.
+std::string hint_of_faster_compute(const LoadedModel& model);
+
 }  // namespace rill::apps
