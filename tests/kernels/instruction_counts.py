@@ -91,7 +91,7 @@ def innermost_loops(code):
 def short(name):
     """"product<PairProduct<true>, 12>" of a whole signature; None: not one of the products."""
     name = name.replace("rill::(anonymous namespace)::", "").replace("rill::", "")
-    found = re.match(r"^(?:void )?((?:product|score_rows|value_rows|tile_\w+)(?:<.*>)?)\(", name)
+    found = re.match(r"^(?:void )?((?:product|score_rows|value_rows|multiply|\w+_on_tiles)(?:<.*>)?)\(", name)
     return found[1] if found else None
 
 
