@@ -13,6 +13,7 @@
 #include "base/timed_run.h"
 #include "base/topology.h"
 #include "kernels/kernels.h"
+#include "kernels/tile_config.h"
 
 namespace rill {
 namespace {
@@ -121,11 +122,7 @@ void maddubs_zmm(uint64_t iterations) {
 // Tiles of sixteen rows of 64 bytes, four of them sums that do not wait for each other. The
 // configuration is of this thread, and given back.
 #define RILL_TILE_LOOP(PRODUCT)                                                              \
-  struct alignas(64) {                                                                       \
-    uint8_t palette = 1, start_row = 0, reserved[14] = {};                                   \
-    uint16_t row_bytes[16] = {64, 64, 64, 64, 64, 64, 64, 64};                               \
-    uint8_t rows[16] = {16, 16, 16, 16, 16, 16, 16, 16};                                     \
-  } config;                                                                                  \
+  constexpr TileConfig config = TileConfig::whole();                                         \
   asm volatile(                                                                              \
       "ldtilecfg %1\n"                                                                       \
       "1:\n" PRODUCT " %%tmm6, %%tmm4, %%tmm0\n" PRODUCT " %%tmm7, %%tmm4, %%tmm1\n" PRODUCT \

@@ -70,25 +70,25 @@ void block_tile(const BlockJob& job) {
   each([&](V& sum, size_t at) RILL_INLINE_LAMBDA { store(job.out + at, sum); });
 }
 
-template <bool kOddFirst>
+// By number of rows, 1 to kBlockRows.
 struct BlockFunctions {
   BlockFunction rows[kBlockRows + 1];
 };
 template <bool kOddFirst, int R = kBlockRows>
-constexpr void fill_blocks(BlockFunctions<kOddFirst>& functions) {
+constexpr void fill_blocks(BlockFunctions& functions) {
   if constexpr (R > 0) {
     functions.rows[R] = block_tile<kOddFirst, R>;
     fill_blocks<kOddFirst, R - 1>(functions);
   }
 }
 template <bool kOddFirst>
-constexpr BlockFunctions<kOddFirst> block_functions() {
-  BlockFunctions<kOddFirst> functions{};
-  fill_blocks(functions);
+constexpr BlockFunctions block_functions() {
+  BlockFunctions functions{};
+  fill_blocks<kOddFirst>(functions);
   return functions;
 }
-constexpr BlockFunctions<false> kBlockAscending = block_functions<false>();
-constexpr BlockFunctions<true> kBlockOddFirst = block_functions<true>();
+constexpr BlockFunctions kBlockAscending = block_functions<false>();
+constexpr BlockFunctions kBlockOddFirst = block_functions<true>();
 
 // The widened piece, and the sums of tiles before their epilogue with the left sides of the tree of
 // leaves.
@@ -122,103 +122,113 @@ void widen_piece(const PackedMatrix& weight, size_t panel, size_t begin, size_t 
 
 // How much of k is widened at once: it fills two thirds of the L1 cache, the rows take the rest.
 size_t piece_depth() {
-  static const size_t depth = [] {
-    const size_t floats = level1_bytes() / 3 * 2 / sizeof(float);
-    const size_t k = floats / kBlockRow / kDepthUnit * kDepthUnit;
-    return k < kDepthUnit ? kDepthUnit : k > kMostPiece ? kMostPiece : k;
-  }();
-  return depth;
-}
-
-// Asks for the i-th of n parts of what is widened next: the k that follow, or the next panels.
-void expect_piece(const PackedMatrix& weight, size_t panel, size_t begin, size_t i, size_t n) {
-  const size_t stride = panel_bytes(weight.format, weight.depth);
-  if (begin == weight.depth) {
-    panel += kBlockPanels;
-    begin = 0;
-  }
-  const size_t rest = weight.depth - begin, depth = piece_depth();
-  const size_t bytes = panel_bytes(weight.format, rest < depth ? rest : depth);
-  const char* w = reinterpret_cast<const char*>(weight.data) + panel * stride +
-                  panel_bytes(weight.format, begin);
-  for (size_t p = 0; p < kBlockPanels; ++p, w += stride)
-    for (size_t at = bytes * i / n / 64 * 64; at < bytes * (i + 1) / n; at += 64)
-      __builtin_prefetch(w + at, 0, 2);
-}
-
-struct BlockTiles {
-  RowRange rows;
-  size_t count;  // of nearly equal height
-
-  RowRange tile(size_t i) const {
-    const size_t n = rows.end - rows.begin;
-    return {rows.begin + n * i / count, rows.begin + n * (i + 1) / count};
-  }
-};
-
-// One leaf of kBlockPanels panels from `panel` on for some tiles.
-void block_leaf(const LinearJob& job, const BlockFunction* functions, size_t panel,
-                const LeafStep& step, const BlockTiles& tiles, BlockScratch& scratch) {
-  BlockJob block{};
-  block.x_stride = job.x.stride_bytes / sizeof(float);
-  block.w = scratch.piece;
-  for (size_t k = step.k_begin; k < step.k_end; k += block.count) {
-    const size_t rest = step.k_end - k, depth = piece_depth();
-    block.count = rest < depth ? rest : depth;
-    block.accumulate = k != step.k_begin;
-    block.addends = block.count == rest ? step.addends : 0;
-    widen_piece(*job.weight, panel, k, block.count, scratch.piece);
-    for (size_t t = 0; t < tiles.count; ++t) {
-      const RowRange rows = tiles.tile(t);
-      block.x = reinterpret_cast<const float*>(job.x.data + rows.begin * job.x.stride_bytes) + k;
-      block.out = scratch.sums(step.out, t);
-      for (size_t i = 0; i < block.addends; ++i) block.addend[i] = scratch.level[step.addend[i]][t];
-      expect_piece(*job.weight, panel, k + block.count, t, tiles.count);
-      if (k + block.count == job.weight->depth)
-        for (size_t p = 0; p < kBlockPanels; p += job.epilogue == Epilogue::SILU_MUL ? 2 : 1)
-          expect_panel(job, rows, panel + p);
-      functions[rows.end - rows.begin](block);
-    }
-  }
+  const size_t floats = level1_bytes() / 3 * 2 / sizeof(float);
+  const size_t k = floats / kBlockRow / kDepthUnit * kDepthUnit;
+  return k < kDepthUnit ? kDepthUnit : k > kMostPiece ? kMostPiece : k;
 }
 
 // Rows of a group: their activations stay in half of the L2 cache while all panels pass.
-size_t group_rows(const LinearJob& job) {
+size_t group_rows(size_t row_bytes) {
   const size_t most = static_cast<size_t>(kBlockRows) * kBlockTiles;
-  const size_t fit = level2_bytes() / 2 / job.x.stride_bytes;
+  const size_t fit = level2_bytes() / 2 / row_bytes;
   const size_t least = static_cast<size_t>(kBlockRows) * 4;
   return fit < least ? least : fit < most ? fit : most;
 }
 
-void finish_block(const LinearJob& job, size_t panel, const BlockTiles& tiles,
-                  BlockScratch& scratch) {
-  const bool pairs = job.epilogue == Epilogue::SILU_MUL;
-  for (size_t t = 0; t < tiles.count; ++t)
-    for (size_t p = 0; p < kBlockPanels; p += pairs ? 2 : 1) {
-      const float* sum = scratch.final[t] + p * kPanel;
-      finish_panel(job, tiles.tile(t), panel + p, sum, pairs ? sum + kPanel : nullptr, kBlockRow);
+// A group of rows of a job, in tiles of nearly equal height.
+class BlockGroup {
+ public:
+  BlockGroup(const LinearJob& job, const LeafPlan& plan, RowRange rows, BlockScratch& scratch)
+      : job_(job),
+        weight_(*job.weight),
+        plan_(plan),
+        functions_(weight_.format == Format::BF16 && job.x.operand == Operand::BF16
+                       ? kBlockOddFirst
+                       : kBlockAscending),
+        rows_(rows),
+        tiles_((rows.end - rows.begin + kBlockRows - 1) / kBlockRows),
+        depth_(piece_depth()),
+        scratch_(scratch) {}
+
+  // Multiplies the rows with kBlockPanels panels from `panel` on.
+  void run(size_t panel) {
+    for (size_t s = 0; s < plan_.steps; ++s) run_leaf(panel, plan_.step[s]);
+    const bool pairs = job_.epilogue == Epilogue::SILU_MUL;
+    for (size_t t = 0; t < tiles_; ++t)
+      for (size_t p = 0; p < kBlockPanels; p += pairs ? 2 : 1) {
+        const float* sum = scratch_.final[t] + p * kPanel;
+        finish_panel(job_, tile(t), panel + p, sum, pairs ? sum + kPanel : nullptr, kBlockRow);
+      }
+  }
+
+ private:
+  RowRange tile(size_t i) const {
+    const size_t n = rows_.end - rows_.begin;
+    return {rows_.begin + n * i / tiles_, rows_.begin + n * (i + 1) / tiles_};
+  }
+
+  void run_leaf(size_t panel, const LeafStep& step) {
+    BlockJob block{};
+    block.x_stride = job_.x.stride_bytes / sizeof(float);
+    block.w = scratch_.piece;
+    for (size_t k = step.k_begin; k < step.k_end; k += block.count) {
+      const size_t rest = step.k_end - k;
+      block.count = rest < depth_ ? rest : depth_;
+      block.accumulate = k != step.k_begin;
+      block.addends = block.count == rest ? step.addends : 0;
+      widen_piece(weight_, panel, k, block.count, scratch_.piece);
+      for (size_t t = 0; t < tiles_; ++t) {
+        const RowRange rows = tile(t);
+        block.x =
+            reinterpret_cast<const float*>(job_.x.data + rows.begin * job_.x.stride_bytes) + k;
+        block.out = scratch_.sums(step.out, t);
+        for (size_t i = 0; i < block.addends; ++i)
+          block.addend[i] = scratch_.level[step.addend[i]][t];
+        expect_piece(panel, k + block.count, t);
+        if (k + block.count == weight_.depth)
+          for (size_t p = 0; p < kBlockPanels; p += job_.epilogue == Epilogue::SILU_MUL ? 2 : 1)
+            expect_panel(job_, rows, panel + p);
+        functions_.rows[rows.end - rows.begin](block);
+      }
     }
-}
+  }
+
+  // Asks for the part of tile `t` of what is widened next: the k that follow, or the next panels.
+  RILL_INLINE void expect_piece(size_t panel, size_t k, size_t t) const {
+    const size_t stride = panel_bytes(weight_.format, weight_.depth);
+    if (k == weight_.depth) {
+      panel += kBlockPanels;
+      k = 0;
+    }
+    const size_t rest = weight_.depth - k;
+    const size_t bytes = panel_bytes(weight_.format, rest < depth_ ? rest : depth_);
+    const char* w = reinterpret_cast<const char*>(weight_.data) + panel * stride +
+                    panel_bytes(weight_.format, k);
+    for (size_t p = 0; p < kBlockPanels; ++p, w += stride)
+      for (size_t at = bytes * t / tiles_ / 64 * 64; at < bytes * (t + 1) / tiles_; at += 64)
+        __builtin_prefetch(w + at, 0, 2);
+  }
+
+  const LinearJob& job_;
+  const PackedMatrix& weight_;
+  const LeafPlan& plan_;
+  const BlockFunctions& functions_;
+  const RowRange rows_;
+  const size_t tiles_, depth_;
+  BlockScratch& scratch_;
+};
 
 // Multiplies all rows with panels from `first` on, as far as they are whole blocks; returns the
 // first panel that is left.
 size_t linear_in_blocks(const LinearJob& job, size_t first, size_t last) {
-  const PackedMatrix& weight = *job.weight;
-  const LeafPlan plan = plan_leaves(weight);
-  const bool odd_first = weight.format == Format::BF16 && job.x.operand == Operand::BF16;
-  const BlockFunction* functions = odd_first ? kBlockOddFirst.rows : kBlockAscending.rows;
-  const size_t most = group_rows(job);
+  const LeafPlan plan = plan_leaves(*job.weight);
+  const size_t most = group_rows(job.x.stride_bytes);
   const size_t groups = (job.x.rows + most - 1) / most;
   const size_t end = first + (last - first) / kBlockPanels * kBlockPanels;
   BlockScratch scratch;
   for (size_t g = 0; g < groups; ++g) {
-    const RowRange rows{job.x.rows * g / groups, job.x.rows * (g + 1) / groups};
-    const BlockTiles tiles{rows, (rows.end - rows.begin + kBlockRows - 1) / kBlockRows};
-    for (size_t panel = first; panel < end; panel += kBlockPanels) {
-      for (size_t s = 0; s < plan.steps; ++s)
-        block_leaf(job, functions, panel, plan.step[s], tiles, scratch);
-      finish_block(job, panel, tiles, scratch);
-    }
+    BlockGroup group(job, plan, {job.x.rows * g / groups, job.x.rows * (g + 1) / groups}, scratch);
+    for (size_t panel = first; panel < end; panel += kBlockPanels) group.run(panel);
   }
   return end;
 }

@@ -18,35 +18,19 @@ bool fits_tiles(const AttentionTile& t) {
          t.head_dim % 64 == 0 && t.first % 32 == 0 && t.keys % 32 == 0;
 }
 
-struct alignas(64) AttentionTileConfig {
-  uint8_t palette = 1, start_row = 0, reserved[14] = {};
-  uint16_t row_bytes[16] = {};
-  uint8_t rows[16] = {};
-
-  explicit AttentionTileConfig(size_t queries) {
-    for (int i = 0; i < 8; ++i) {
-      rows[i] = static_cast<uint8_t>(i <= kSideBySide ? queries : kTileRows);
-      row_bytes[i] = kTileRowBytes;
-    }
-  }
-};
+// Tiles 0 to 3 hold sums, 4 the rows of Q or P, 5 to 7 keys or values in turn.
+constexpr TileConfig attention_config(size_t queries) {
+  TileConfig config = TileConfig::whole();
+  for (size_t tile = 0; tile <= kSideBySide; ++tile) config.set(tile, queries);
+  return config;
+}
 
 // The tiles of this thread while it attends to one that fits them.
-class AttentionTiles {
- public:
-  explicit AttentionTiles(const AttentionTile& t) : used_(fits_tiles(t)) {
-    if (!used_) return;
-    const AttentionTileConfig config(t.rows);
-    asm volatile("ldtilecfg %0" : : "m"(config));
+struct AttentionTiles {
+  explicit AttentionTiles(const AttentionTile& t) {
+    if (fits_tiles(t)) tiles.configure(attention_config(t.rows));
   }
-  AttentionTiles(const AttentionTiles&) = delete;
-  AttentionTiles& operator=(const AttentionTiles&) = delete;
-  ~AttentionTiles() {
-    if (used_) asm volatile("tilerelease" : : : "memory");
-  }
-
- private:
-  bool used_;
+  Tiles tiles;
 };
 
 // sums of panel kFirst + 0, 1, ... += rows in tile 4 times the panels at `w`, [16 pairs][stride].

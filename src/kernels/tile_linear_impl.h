@@ -8,6 +8,15 @@ namespace rill {
 namespace {
 
 constexpr size_t kFewRows = 4;  // up to which registers do as well
+// Tiles 0 to 3 hold sums: 0 and 1 of the upper rows with the left and the right panel, 2 and 3 of
+// the lower rows. 4 and 5 hold the upper and the lower rows of activations, 6 and 7 the weights of
+// the left and the right panel.
+constexpr TileConfig tall_config(size_t upper, size_t lower) {
+  TileConfig config = TileConfig::whole();
+  config.set(0, upper), config.set(1, upper), config.set(4, upper);
+  config.set(2, lower), config.set(3, lower), config.set(5, lower);
+  return config;
+}
 constexpr size_t kTallRows = 2 * kTileRows;
 constexpr size_t kMostTallTiles = 8;  // of a block of rows
 constexpr size_t kPairWidth = 2 * kPanel;
@@ -146,7 +155,7 @@ class PairOnTiles {
   }
 
   void multiply_rows(const TallTile& t, size_t rows, bool go_on) {
-    if (rows != configured_) tiles_.configure({upper_rows(rows), lower_rows(rows), kTileRowBytes});
+    if (rows != configured_) tiles_.configure(tall_config(upper_rows(rows), lower_rows(rows)));
     configured_ = rows;
     (rows > kTileRows ? multiply<true> : multiply<false>)(pair_, t, go_on);
   }
