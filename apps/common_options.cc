@@ -167,10 +167,9 @@ std::string describe_ranks(const Ranks& ranks) {
 
 std::string hint_of_faster_compute(const LoadedModel& model) {
   const bool tiles = std::string_view(model.kernels.name) == "amx";
-  if (!tiles || model.arithmetic.attention != Operand::BF16) return "";
+  if (!tiles || model.arithmetic.linear != Operand::BF16) return "";
   return "This processor has AMX, which computes in the order of --compute bf16x32: prompts are "
-         "read "
-         "faster; results are the same on every machine, but not those of bf16.\n";
+         "read faster; results are the same on every machine, but not those of bf16.\n";
 }
 
 std::string describe_run(const LoadedModel& model) {

@@ -76,9 +76,7 @@ double value_of(const Ceilings& measured, Ceiling ceiling) {
 
 Ceilings median_of(const std::vector<Ceilings>& measured) {
   Ceilings result;
-  for (double Ceilings::*kind :
-       {&Ceilings::fma, &Ceilings::vdpbf16ps, &Ceilings::vnni, &Ceilings::maddubs,
-        &Ceilings::bandwidth, &Ceilings::amx_bf16, &Ceilings::amx_int8}) {
+  for (const auto kind : kCeilingFields) {
     std::vector<double> values;
     for (const Ceilings& ceilings : measured) values.push_back(ceilings.*kind);
     result.*kind = median(values);

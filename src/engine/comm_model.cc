@@ -210,10 +210,10 @@ std::vector<std::vector<StepShare>> cut_step(std::span<const StepShare> sequence
   std::vector<std::vector<StepShare>> pieces(first < rows ? 2 : 1);
   size_t room = first;
   for (const StepShare& share : sequences) {
-    const size_t here = std::min(room, share.tokens), there = share.tokens - here;
-    const size_t logits_there = std::min(share.logits, there);
-    if (here > 0) pieces[0].push_back({share.start, here, share.logits - logits_there});
-    if (there > 0) pieces[1].push_back({share.start + here, there, logits_there});
+    const auto [here, logits] = StepPieces::cut(room, share.tokens, share.logits);
+    if (here > 0) pieces[0].push_back({share.start, here, logits});
+    if (here < share.tokens)
+      pieces[1].push_back({share.start + here, share.tokens - here, share.logits - logits});
     room -= here;
   }
   return pieces;

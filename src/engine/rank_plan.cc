@@ -75,10 +75,7 @@ class RankModel::Step {
       : model_(model), shape_(shape), shares_(std::move(shares)) {
     const MachineConstants& c = model.place_.constants;
     const double part = 1 / number(model.place_.per_node);
-    for (double Ceilings::*kind :
-         {&Ceilings::fma, &Ceilings::vdpbf16ps, &Ceilings::vnni, &Ceilings::maddubs,
-          &Ceilings::bandwidth, &Ceilings::amx_bf16, &Ceilings::amx_int8})
-      rank_.*kind = c.node.*kind * c.part_reached.*kind * part;
+    for (const auto kind : kCeilingFields) rank_.*kind = c.node.*kind * c.part_reached.*kind * part;
     linear_ = ceiling_of(model.arithmetic_.linear, c.isa);
     attention_ = attention_ceilings(model.arithmetic_.kv, model.arithmetic_.attention, c.isa);
   }

@@ -299,23 +299,11 @@ size_t read_bytes(const Team& team, size_t working_set) {
 }  // namespace
 
 void Ceilings::keep_best(const Ceilings& other) {
-  fma = std::max(fma, other.fma);
-  vdpbf16ps = std::max(vdpbf16ps, other.vdpbf16ps);
-  vnni = std::max(vnni, other.vnni);
-  maddubs = std::max(maddubs, other.maddubs);
-  bandwidth = std::max(bandwidth, other.bandwidth);
-  amx_bf16 = std::max(amx_bf16, other.amx_bf16);
-  amx_int8 = std::max(amx_int8, other.amx_int8);
+  for (const auto field : kCeilingFields) this->*field = std::max(this->*field, other.*field);
 }
 
 void Ceilings::add(const Ceilings& other) {
-  fma += other.fma;
-  vdpbf16ps += other.vdpbf16ps;
-  vnni += other.vnni;
-  maddubs += other.maddubs;
-  bandwidth += other.bandwidth;
-  amx_bf16 += other.amx_bf16;
-  amx_int8 += other.amx_int8;
+  for (const auto field : kCeilingFields) this->*field += other.*field;
 }
 
 CeilingProbe::CeilingProbe(Team& team, size_t working_set) : team_(team) {

@@ -26,6 +26,11 @@ struct Ceilings {
   void add(const Ceilings& other);
 };
 
+/// All of them, for what is done with each.
+constexpr double Ceilings::*kCeilingFields[] = {
+    &Ceilings::fma,       &Ceilings::vdpbf16ps, &Ceilings::vnni,    &Ceilings::maddubs,
+    &Ceilings::bandwidth, &Ceilings::amx_bf16,  &Ceilings::amx_int8};
+
 /// How to read: a thread's share in `streams` runs side by side, `step` bytes of each in turn,
 /// asking `ahead` bytes ahead (0: the processor's own prefetching alone).
 struct ReadPattern {

@@ -162,6 +162,12 @@ bool bf16_dot_pays() {
   return pays;
 }
 
+const Kernels& best_kernels(const std::function<bool(const Kernels&)>& runs, bool bf16_dot_pays) {
+  for (const Kernels* kernels : all_kernels())
+    if (runs(*kernels) && (bf16_dot_pays || kernels != &kKernelsAvx512Bf16)) return *kernels;
+  return *all_kernels().back();
+}
+
 const Kernels& choose_kernels(const std::string& name) {
   std::string wanted = name;
   const char* source = "--isa";
@@ -170,15 +176,13 @@ const Kernels& choose_kernels(const std::string& name) {
     wanted = environment ? environment : "";
     source = "RILL_ISA";
   }
-  const bool best = wanted.empty() || wanted == "auto";
+  if (wanted.empty() || wanted == "auto")
+    return best_kernels([](const Kernels& kernels) { return kernels.supported(); },
+                        bf16_dot_pays());
   for (const Kernels* kernels : all_kernels()) {
-    if (!best && wanted != kernels->name) continue;
-    if (!kernels->supported()) {
-      if (best) continue;
-      fail(source, " is '", wanted, "', which this CPU does not run; use one of ", known_names());
-    }
-    if (best && kernels == &kKernelsAvx512Bf16 && !bf16_dot_pays()) continue;
-    return *kernels;
+    if (wanted != kernels->name) continue;
+    if (kernels->supported()) return *kernels;
+    fail(source, " is '", wanted, "', which this CPU does not run; use one of ", known_names());
   }
   fail(source, " is '", wanted, "'; use one of ", known_names());
 }

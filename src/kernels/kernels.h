@@ -1,6 +1,7 @@
 // SPDX-License-Identifier: Apache-2.0
 // Choosing a table of kernels. What a table holds is in table.h.
 #pragma once
+#include <functional>
 #include <string>
 #include <vector>
 
@@ -15,6 +16,10 @@ const std::vector<const Kernels*>& all_kernels();
 /// RILL_ISA says, else the best; "avx512bf16" is that only where its dot product pays). Throws
 /// rill::Error for an unknown or unsupported name.
 const Kernels& choose_kernels(const std::string& name = "");
+
+/// What "auto" takes where `runs` says which tables do, and `bf16_dot_pays` whether the dot product
+/// of "avx512bf16" does. The last table always runs.
+const Kernels& best_kernels(const std::function<bool(const Kernels&)>& runs, bool bf16_dot_pays);
 
 /// Whether VDPBF16PS gives the bits of its twin on this processor (checked once, at choice).
 bool bf16_dot_matches();

@@ -59,14 +59,12 @@ void ForwardPass::begin(size_t rows) {
 
 void ForwardPass::add(const StepTokens& step) {
   const size_t room = first_rows_ - pieces_[0]->rows().all().size();
-  const size_t here = std::min(room, step.tokens.size()), there = step.tokens.size() - here;
-  const size_t logits_there = std::min(step.logits, there);
+  const auto [here, logits] = StepPieces::cut(room, step.tokens.size(), step.logits);
   if (here > 0)
-    pieces_[0]->rows().add(
-        {step.sequence, step.position, step.tokens.first(here), step.logits - logits_there});
-  if (there > 0)
+    pieces_[0]->rows().add({step.sequence, step.position, step.tokens.first(here), logits});
+  if (here < step.tokens.size())
     pieces_[1]->rows().add(
-        {step.sequence, step.position + here, step.tokens.subspan(here), logits_there});
+        {step.sequence, step.position + here, step.tokens.subspan(here), step.logits - logits});
 }
 
 void ForwardPass::plan(const StepOutput& output) {

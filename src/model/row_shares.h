@@ -50,6 +50,15 @@ struct StepPieces {
 
   /// Rows of the first piece; the second has the others.
   size_t first(size_t rows) const { return rows < least() ? rows : (rows + 1) / 2; }
+  /// How many of a sequence's rows, and of the last `logits` of them whose logits are wanted, go
+  /// into the first piece where it has room for so many.
+  struct Cut {
+    size_t rows, logits;
+  };
+  static Cut cut(size_t room, size_t rows, size_t logits) {
+    const size_t here = std::min(room, rows);
+    return {here, logits - std::min(logits, rows - here)};
+  }
   /// The most rows of the index-th piece of a step of up to `most`.
   size_t most(size_t most, size_t index) const {
     if (most < least()) return index == 0 ? most : 0;
