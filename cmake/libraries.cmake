@@ -1,22 +1,30 @@
 # SPDX-License-Identifier: Apache-2.0
 # The libraries that Rill uses, as targets:
 #   nlohmann_json::nlohmann_json  CLI11::CLI11  rill_pcre2  rill_utf8proc  GTest::gtest_main
-# and RILL_EDIT_LIBRARY, RILL_EDIT_INCLUDE (libedit, optional: it edits the lines of `rill chat`).
+# and, where they are found, rill_libedit (it edits the lines of `rill chat`) and rill_hwloc (the
+# topology of the machine; without it /sys tells).
 # They come from the system, or, with -DRILL_SOURCES=FOLDER, from the archives of that folder
 # (tools/fetch-sources.sh fills it), which are checked and built here and never installed.
 set(RILL_SOURCES "" CACHE PATH "folder of the libraries' source archives (tools/fetch-sources.sh)")
-set(RILL_LIBEDIT AUTO CACHE STRING "edit the lines of rill chat with libedit: ON, OFF, or AUTO (if it is found)")
-
-set(with_libedit FALSE)
-if(NOT RILL_LIBEDIT STREQUAL "OFF")
-  find_path(RILL_EDIT_INCLUDE histedit.h)
-  find_library(RILL_EDIT_LIBRARY edit)
-  if(RILL_EDIT_INCLUDE AND RILL_EDIT_LIBRARY)
-    set(with_libedit TRUE)
-  elseif(NOT RILL_LIBEDIT STREQUAL "AUTO")
-    message(FATAL_ERROR "RILL_LIBEDIT is ON, but histedit.h or libedit was not found; install libedit-dev or set RILL_LIBEDIT=OFF")
+# optional(NAME HEADER LIBRARY PURPOSE): the target rill_NAME if the library is found and wanted.
+function(optional name header library purpose)
+  string(TOUPPER RILL_${name} option)
+  set(${option} AUTO CACHE STRING "${purpose} with ${name}: ON, OFF, or AUTO (if it is found)")
+  if(${option} STREQUAL "OFF")
+    return()
   endif()
-endif()
+  find_path(${option}_INCLUDE ${header})
+  find_library(${option}_LIBRARY ${library})
+  if(${option}_INCLUDE AND ${option}_LIBRARY)
+    add_library(rill_${name} INTERFACE)
+    target_include_directories(rill_${name} SYSTEM INTERFACE ${${option}_INCLUDE})
+    target_link_libraries(rill_${name} INTERFACE ${${option}_LIBRARY})
+  elseif(NOT ${option} STREQUAL "AUTO")
+    message(FATAL_ERROR "${option} is ON, but ${header} or its library ${library} was not found; install it or set ${option}=OFF")
+  endif()
+endfunction()
+optional(libedit histedit.h edit "edit the lines of rill chat")
+optional(hwloc hwloc.h hwloc "ask for the topology")
 
 if(NOT RILL_SOURCES)
   find_package(nlohmann_json REQUIRED)
