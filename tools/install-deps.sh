@@ -1,14 +1,14 @@
 #!/usr/bin/env bash
 # SPDX-License-Identifier: Apache-2.0
 # Finds what Rill needs and this machine lacks, and installs it with apt-get (Debian, Ubuntu).
-#   tools/install-deps.sh [--check] [build] [compiler] [ranks] [tools] [plots] [slurm] [mpich] [network]
+#   tools/install-deps.sh [--check] [build] [compiler] [ranks] [tools] [plots] [slurm] [mpich] [network] [vm]
 # build: what compiling and testing take (the default). compiler: of that, what remains where the
 # libraries come from a folder of source archives (tools/fetch-sources.sh). tools: clang with its sanitizers, libFuzzer
 # and OpenMP, clang-format, shellcheck, and valgrind, which counts instructions. ranks: MPI, to run one model on several processes or
 # machines, and hwloc, which knows the memories of a machine. plots: gnuplot, which draws what benchmarks measured. slurm: what
 # cluster/local-slurm.sh starts. mpich: the other MPI, to test with it. network: what
-# cluster/local-network.sh makes hosts with. --check: install nothing,
-# only say what is missing.
+# cluster/local-network.sh makes hosts with. vm: what tests/base/two_nodes_test.sh makes a machine of two NUMA
+# nodes with. --check: install nothing, only say what is missing.
 # Silent when nothing is missing. Exit status 0: all there; 1: something is missing.
 set -u
 
@@ -17,9 +17,9 @@ groups=()
 for argument in "$@"; do
   case "$argument" in
     --check) check_only=yes ;;
-    build | compiler | ranks | tools | plots | slurm | mpich | network) groups+=("$argument") ;;
+    build | compiler | ranks | tools | plots | slurm | mpich | network | vm) groups+=("$argument") ;;
     *)
-      echo "tools/install-deps.sh: '$argument' is unknown; use --check, build, compiler, ranks, tools, plots, slurm, mpich or network" >&2
+      echo "tools/install-deps.sh: '$argument' is unknown; use --check, build, compiler, ranks, tools, plots, slurm, mpich, network or vm" >&2
       exit 2
       ;;
   esac
@@ -94,6 +94,8 @@ clang_runtime_package() {
   echo "libclang-rt-${version:-14}-dev"
 }
 
+static_busybox() { has busybox && ! ldd "$(command -v busybox)"; }
+
 need_compiler() {
   need g++ new_enough_compiler
   if [ ${#missing[@]} -eq 0 ] && ! has_openmp >/dev/null 2>&1; then missing+=(libomp-dev); fi
@@ -147,6 +149,10 @@ find_missing() {
         need munge has munged
         ;;
       network) need iproute2 has tc ;;
+      vm)
+        need qemu-system-x86 has qemu-system-x86_64
+        need busybox-static static_busybox
+        ;;
       mpich)
         need mpich has mpirun.mpich
         need libmpich-dev has mpicxx.mpich
