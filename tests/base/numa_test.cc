@@ -234,7 +234,9 @@ TEST(PlacedTeam, DealsEverythingOnce) {
 class Pages : public testing::Test {
  protected:
   void SetUp() override {
-    if (machine_.nodes.size() < 2) GTEST_SKIP() << "this machine has one NUMA node";
+    if (machine_.nodes.size() < 2)
+      GTEST_SKIP() << "this machine has one NUMA node; tests/base/two_nodes_test.sh runs this in a "
+                      "virtual machine of two";
   }
   Machine machine_ = read_machine();
 };
