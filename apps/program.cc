@@ -220,6 +220,7 @@ CLI::App* add_command(Program& program, const std::string& name, const std::stri
 int run_program(int argc, char** argv, const std::string& description,
                 const std::function<void(Program&)>& define) {
   std::signal(SIGPIPE, SIG_IGN);  // a closed pipe becomes an error of write()
+  std::signal(SIGXFSZ, SIG_IGN);  // and so does a file beyond the limit of `ulimit -f`
   const std::string path = argc > 0 ? argv[0] : "rill";
   const std::string name = path.substr(path.rfind('/') + 1);
   std::unique_ptr<Communicator> world;  // outlives what the options keep of it

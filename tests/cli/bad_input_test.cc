@@ -156,6 +156,16 @@ TEST(BadInput, OutputFiles) {
   expect_refusal({"logits", kGolden, "--ids", "1", "--out", ""}, 1, {"path"});
 }
 
+// `ulimit -f`, or a quota: what does not fit is an error of write(), not the program's end.
+TEST(BadInput, FileSizeLimit) {
+  const Finished run = run_shell("ulimit -f 4\nrill logits '" + kDemo +
+                                 "' --ids 1,2,3,4,5,6,7,8 --out logits\necho status $? $(ls -A)\n");
+  EXPECT_EQ(run.out.rfind("status 1", 0), 0u) << run.out;
+  EXPECT_EQ(run.out.find("logits"), std::string::npos) << "left " << run.out;
+  EXPECT_NE(run.err.find("rill: cannot write logits (File too large)"), std::string::npos)
+      << run.err;
+}
+
 TEST(BadInput, Folders) {
   expect_refusal({"info", "/nowhere"}, 1, {"/nowhere"});
   expect_refusal({"info", "Qwen/Qwen3-0.6B"}, 1, {"Qwen/Qwen3-0.6B"});
