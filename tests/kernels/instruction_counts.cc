@@ -101,6 +101,11 @@ void count_pointwise(const Kernels& kernels) {
   std::vector<float> y(kInputs);
   Buffer row(kernels.activation_bytes(Operand::Q8, kInputs), "a row");
   report("rms_norm", [&] { kernels.rms_norm(x.data(), x.data(), kInputs, 1e-6f, y.data()); });
+  const std::vector<double> frequencies(x.begin(), x.begin() + kHeadDim / 2);
+  report("rotations", [&] {
+    kernels.rotations({frequencies.data(), frequencies.size(), 1}, 1000, y.data(),
+                      y.data() + frequencies.size());
+  });
   report("convert to int8",
          [&] { kernels.convert(Operand::Q8, x.data(), kInputs, kInputs, row.data()); });
   report("convert to bf16",
@@ -121,10 +126,12 @@ int main(int count, char** arguments) {
     count_linear(kernels, "f32", Format::F32, Operand::F32);
     count_linear(kernels, "bf16, compute f32", Format::BF16, Operand::F32);
     count_linear(kernels, "bf16", Format::BF16, Operand::BF16);
+    count_linear(kernels, "bf16x32", Format::BF16, Operand::BF16X32);
     count_linear(kernels, "int8", Format::INT8, Operand::Q8);
     count_linear(kernels, "int4", Format::INT4, Operand::Q8);
     count_attention(kernels, "f32", Format::F32, Operand::F32);
     count_attention(kernels, "bf16", Format::BF16, Operand::BF16);
+    count_attention(kernels, "bf16x32", Format::BF16, Operand::BF16X32);
     count_attention(kernels, "int8", Format::INT8, Operand::BF16);
     count_pointwise(kernels);
   } catch (const Error& error) {

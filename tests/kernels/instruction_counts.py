@@ -28,6 +28,7 @@ DISASSEMBLED = ("avx512", "avx512vnni", "avx512bf16", "amx")
 # A patch release of a compiler, or of the library whose memset is called, moves a count by less.
 ALLOWANCE = 0.02
 MULTIPLIES = re.compile(r"^(vfmadd|vdpbf16ps|vpdpbusd|vpmaddwd|tdp)")
+PRODUCTS = re.compile(r"(product|block_tile|score_rows|value_rows|multiply|\w+_on_tiles)$")
 # Loops with fewer than this many multiplications are not the products'.
 LEAST_MULTIPLIES = 4
 
@@ -91,8 +92,8 @@ def innermost_loops(code):
 def short(name):
     """"product<PairProduct<true>, 12>" of a whole signature; None: not one of the products."""
     name = name.replace("rill::(anonymous namespace)::", "").replace("rill::", "")
-    found = re.match(r"^(?:void )?((?:product|score_rows|value_rows|multiply|\w+_on_tiles)(?:<.*>)?)\(", name)
-    return found[1] if found else None
+    found = re.match(r"^(?:void )?(\w+)(<.*>)?\(", name)
+    return (found[1] + (found[2] or "")) if found and PRODUCTS.match(found[1]) else None
 
 
 def of_interest(counts):
