@@ -35,7 +35,7 @@ struct Scene {
     values = random_values(tokens * head_dim, head_dim + 2);
     queries = random_values(rows * head_dim, head_dim + 3, 0.7f);
     for (auto* cached : {&keys, &values})
-      for (float& x : *cached) x = reference::round_kv(reference_kv(kind.kv), x);
+      for (float& x : *cached) x = reference::round_kv(twin_kv(kind.kv), x);
     for (size_t block = 0; block * 64 < tokens; ++block) {
       k_memory.emplace_back(k_block_bytes(kind.kv, head_dim));
       v_memory.emplace_back(v_block_bytes(kind.kv, head_dim));
@@ -61,10 +61,8 @@ struct Scene {
                       std::min(kQuerySlice, head_dim - first), kQuerySlice,
                       q_memory->data.get() + slice * q_slice_bytes + r * row_bytes);
       }
-    options.compute = kind.operand == Operand::BF16      ? reference::ComputeType::kBf16
-                      : kind.operand == Operand::BF16X32 ? reference::ComputeType::kBf16x32
-                                                         : reference::ComputeType::kF32;
-    options.kv = reference_kv(kind.kv);
+    options.compute = twin_compute(kind.operand);
+    options.kv = twin_kv(kind.kv);
     for (float& x : queries) x = reference::round_query(options, x);
   }
   // The tile of keys [first, first + count); row r sees keys 0 .. position(r).

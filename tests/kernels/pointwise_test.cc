@@ -49,6 +49,29 @@ TEST_P(Pointwise, Rotations) {
   }
 }
 
+// Angles of either sign far beyond a turn: a frequency each, at position 1.
+TEST_P(Pointwise, RotationsOfAnyAngle) {
+  std::mt19937_64 random(5);
+  std::uniform_real_distribution<double> angle(-3e6, 3e6);
+  std::vector<double> angles(20000);
+  for (double& x : angles) x = angle(random);
+  std::vector<float> cosine(angles.size()), sine(angles.size());
+  {
+    FloatMode mode;
+    kernels().rotations({angles.data(), angles.size(), 1}, 1, cosine.data(), sine.data());
+  }
+  // The library's are right to a unit in the last place of a double: rounding to fp32 is what is
+  // left, at most 2^-25 for values up to 1.
+  for (size_t i = 0; i < angles.size(); ++i) {
+    const auto s = static_cast<float>(reference::fixed::sin(angles[i]));
+    const auto c = static_cast<float>(reference::fixed::cos(angles[i]));
+    ASSERT_EQ(first_difference(&sine[i], &s, 1), "") << angles[i];
+    ASSERT_EQ(first_difference(&cosine[i], &c, 1), "") << angles[i];
+    ASSERT_NEAR(sine[i], std::sin(angles[i]), 0x1p-25 + 1e-14);
+    ASSERT_NEAR(cosine[i], std::cos(angles[i]), 0x1p-25 + 1e-14);
+  }
+}
+
 TEST_P(Pointwise, Rope) {
   for (size_t head_dim = 2; head_dim <= 132; head_dim += 2) {
     reference::Rope rope;

@@ -29,7 +29,7 @@ void EveryIsa::SetUp() {
   if (!kernels_->supported()) {
     // What the processor lacks cannot be run here, but must be refused by name.
     EXPECT_THROW(choose_kernels(name), Error);
-    GTEST_SKIP() << "this processor does not run " << name;
+    GTEST_SKIP() << "this processor has no " << name << ": run this test on one that has";
   }
 }
 
@@ -60,13 +60,6 @@ void put_row(Format format, std::byte* rows, size_t width, size_t column, size_t
 
 void put(Format format, std::byte* panels, size_t depth, size_t output, size_t k, float value) {
   put_row(format, panels + output / 16 * panel_bytes(format, depth), 16, output % 16, k, value);
-}
-
-reference::KvType reference_kv(Format format) {
-  return format == Format::F32    ? reference::KvType::kF32
-         : format == Format::F16  ? reference::KvType::kF16
-         : format == Format::INT8 ? reference::KvType::kInt8
-                                  : reference::KvType::kBf16;
 }
 
 void put_key(Format format, std::byte* block, size_t slot, std::span<const float> key) {

@@ -12,7 +12,7 @@
 #include <vector>
 
 #include "kernels/kernels.h"
-#include "reference/arithmetic.h"
+#include "kernels/twin_names.h"
 
 namespace rill::test {
 
@@ -41,8 +41,6 @@ constexpr float kPoison = std::numeric_limits<float>::quiet_NaN();
 /// The same in rows of `width` columns, as the KV cache has them: K (width 64) and V.
 void put_row(Format format, std::byte* rows, size_t width, size_t column, size_t k, float value);
 void put(Format format, std::byte* panels, size_t depth, size_t output, size_t k, float value);
-
-reference::KvType reference_kv(Format format);
 
 /// Writes a token's key or value where a block of the KV cache has it.
 void put_key(Format format, std::byte* block, size_t slot, std::span<const float> key);

@@ -9,6 +9,7 @@
 #include <random>
 
 #include "model/arithmetic.h"
+#include "model/golden.h"
 #include "model/stripe_tree.h"
 #include "model/test_folder.h"
 #include "reference/arithmetic.h"
@@ -53,18 +54,7 @@ std::vector<float> ours(const AttentionCase& c, const Inputs& in, const Arithmet
 
 std::vector<float> twin(const AttentionCase& c, const Inputs& in,
                         const ArithmeticOptions& options) {
-  const Arithmetic a = resolve_arithmetic(options, DType::F32);
-  reference::Options o;
-  o.compute = a.attention == Operand::BF16      ? reference::ComputeType::kBf16
-              : a.attention == Operand::BF16X32 ? reference::ComputeType::kBf16x32
-                                                : reference::ComputeType::kF32;
-  o.kv = a.kv == Format::F32    ? reference::KvType::kF32
-         : a.kv == Format::F16  ? reference::KvType::kF16
-         : a.kv == Format::INT8 ? reference::KvType::kInt8
-                                : reference::KvType::kBf16;
-  o.attention = options.attention == AttentionType::STANDARD ? reference::AttentionType::kStandard
-                                                             : reference::AttentionType::kStreaming;
-  o.block_size = static_cast<int>(options.block_size);
+  const reference::Options o = twin_options(resolve_arithmetic(options, DType::F32));
   std::vector<float> k = in.k, v = in.v, out;
   for (float& x : k) x = reference::round_kv(o.kv, x);
   for (float& x : v) x = reference::round_kv(o.kv, x);

@@ -7,6 +7,7 @@
 #include <string>
 #include <vector>
 
+#include "kernels/twin_names.h"
 #include "model/transformer.h"
 #include "reference/model.h"
 
@@ -80,13 +81,8 @@ inline reference::Options twin_options(const Arithmetic& a) {
     default:
       options.weights = reference::WeightType::kBf16;
   }
-  options.compute = a.attention == Operand::BF16      ? reference::ComputeType::kBf16
-                    : a.attention == Operand::BF16X32 ? reference::ComputeType::kBf16x32
-                                                      : reference::ComputeType::kF32;
-  options.kv = a.kv == Format::F32    ? reference::KvType::kF32
-               : a.kv == Format::F16  ? reference::KvType::kF16
-               : a.kv == Format::INT8 ? reference::KvType::kInt8
-                                      : reference::KvType::kBf16;
+  options.compute = twin_compute(a.attention);
+  options.kv = twin_kv(a.kv);
   options.attention = a.attention_type == AttentionType::STANDARD
                           ? reference::AttentionType::kStandard
                           : reference::AttentionType::kStreaming;
