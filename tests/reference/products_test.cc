@@ -199,26 +199,34 @@ TEST(Attention, ReadsNothingBeyondThePosition) {
   }
 }
 
-// A kernel may run all B keys of a block with p = +0 for the masked ones: that is the same state.
-TEST(Attention, MaskedKeysMayBeRunWithZeroWeight) {
+// A block of 64 keys of 16 dimensions whose products nearly vanish, so that signs of zeros occur.
+struct MaskedBlock {
   std::vector<float> keys = normal_values(64 * 16, 15),
                      values = normal_values(64 * 16, 16, 0x1p-70f);
-  const std::vector<float> q = normal_values(16, 17, 5.0f);
-  const KeyValues kv{keys.data(), values.data(), 16, 16};
-  const Options options = options_of(WeightType::kBf16, ComputeType::kBf16);
+  std::vector<float> q = normal_values(16, 17, 5.0f);
+
+  SoftmaxState state(ComputeType compute, int64_t position) const {
+    return block_state(options_of(WeightType::kBf16, compute), q,
+                       {keys.data(), values.data(), 16, 16}, 0, position);
+  }
+};
+
+// A kernel may run all B keys of a block with p = +0 for the masked ones: that is the same state.
+TEST(Attention, MaskedKeysMayBeRunWithZeroWeight) {
+  const MaskedBlock block;
   for (const int64_t position : {0, 1, 30, 62}) {
-    const SoftmaxState state = block_state(options, q, kv, 0, position);
+    const SoftmaxState state = block.state(ComputeType::kBf16, position);
     std::vector<float> o(16, 0.0f);
     const FlushSubnormals flush;
     for (int64_t j = 0; j < 64; j += 2) {
       for (const int64_t key : {j + 1, j}) {
         float s = 0;
         for (int d = 0; d < 16; d += 2) {
-          s = std::fmaf(keys[key * 16 + d + 1], q[d + 1], s);
-          s = std::fmaf(keys[key * 16 + d], q[d], s);
+          s = std::fmaf(block.keys[key * 16 + d + 1], block.q[d + 1], s);
+          s = std::fmaf(block.keys[key * 16 + d], block.q[d], s);
         }
         const float p = key > position ? 0.0f : round_bf16(exp2(s - state.m));
-        for (int d = 0; d < 16; ++d) o[d] = std::fmaf(values[key * 16 + d], p, o[d]);
+        for (int d = 0; d < 16; ++d) o[d] = std::fmaf(block.values[key * 16 + d], p, o[d]);
       }
     }
     for (float& x : o) x = x + 0.0f;
@@ -226,36 +234,33 @@ TEST(Attention, MaskedKeysMayBeRunWithZeroWeight) {
   }
 }
 
+// The same for runs of 32, of keys and of dimensions.
 TEST(Attention, MaskedKeysOfRunsMayBeRunWithZeroWeight) {
-  std::vector<float> keys = normal_values(64 * 16, 15),
-                     values = normal_values(64 * 16, 16, 0x1p-70f);
-  const std::vector<float> q = normal_values(16, 17, 5.0f);
-  const KeyValues kv{keys.data(), values.data(), 16, 16};
-  const Options options = options_of(WeightType::kBf16, ComputeType::kBf16x32);
+  const MaskedBlock block;
   const FlushSubnormals flush;
   std::vector<float> s(64, 0.0f);  // 16 dimensions: half a run
   for (size_t key = 0; key < s.size(); ++key) {
     float sum[2] = {0.0f, 0.0f};
     for (size_t d = 0; d < 32; ++d)
-      sum[d % 2] = d < 16 ? std::fmaf(keys[key * 16 + d], q[d], sum[d % 2])
+      sum[d % 2] = d < 16 ? std::fmaf(block.keys[key * 16 + d], block.q[d], sum[d % 2])
                           : std::fmaf(0.0f, 0.0f, sum[d % 2]);
     s[key] = s[key] + (sum[0] + sum[1]);
   }
   for (const int64_t position : {0, 1, 30, 31, 32, 62}) {
-    const SoftmaxState state = block_state(options, q, kv, 0, position);
+    const SoftmaxState state = block.state(ComputeType::kBf16x32, position);
+    std::vector<float> o(16, 0.0f);
     for (size_t d = 0; d < 16; ++d) {
-      float o = 0.0f;
       for (int64_t run = 0; run < 64; run += 32) {
         float sum[2] = {0.0f, 0.0f};
         for (int64_t key = run; key < run + 32; ++key) {
           const float p = key > position ? 0.0f : round_bf16(exp2(s[key] - state.m));
-          sum[key % 2] = std::fmaf(values[key * 16 + d], p, sum[key % 2]);
+          sum[key % 2] = std::fmaf(block.values[key * 16 + d], p, sum[key % 2]);
         }
-        o = o + (sum[0] + sum[1]);
+        o[d] = o[d] + (sum[0] + sum[1]);
       }
-      o = o + 0.0f;
-      EXPECT_EQ(std::memcmp(&o, &state.o[d], sizeof o), 0) << position << ", " << d;
+      o[d] = o[d] + 0.0f;
     }
+    EXPECT_TRUE(same_bits(o, state.o)) << position;
   }
 }
 
