@@ -88,7 +88,8 @@ Ceiling ceiling_of(Operand operand, const std::string& isa) {
   const bool bf16 = isa == "avx512bf16", amx = isa == "amx";
   const bool vnni = bf16 || amx || isa == "avx512vnni";
   if (operand == Operand::BF16X32 && amx) return Ceiling::AMX_BF16;
-  if (operand == Operand::Q8) return vnni ? Ceiling::VNNI : Ceiling::MADDUBS;
+  if (operand == Operand::Q8)
+    return amx ? Ceiling::AMX_INT8 : vnni ? Ceiling::VNNI : Ceiling::MADDUBS;
   return operand == Operand::BF16 && bf16 ? Ceiling::VDPBF16PS : Ceiling::FMA;
 }
 
@@ -102,7 +103,9 @@ IdealTime ideal_time(const Work& work, Ceiling ceiling, const Ceilings& measured
 }
 
 AttentionCeilings attention_ceilings(Format kv, Operand operand, const std::string& isa) {
-  return {ceiling_of(query_operand(kv, operand), isa), ceiling_of(operand, isa)};
+  // Scores of int8 keys stay in registers with AMX too.
+  const std::string scores_isa = kv == Format::INT8 && isa == "amx" ? "avx512vnni" : isa;
+  return {ceiling_of(query_operand(kv, operand), scores_isa), ceiling_of(operand, isa)};
 }
 
 IdealTime AttentionWork::ideal(const AttentionCeilings& ceilings, const Ceilings& measured) const {

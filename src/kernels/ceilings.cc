@@ -137,7 +137,7 @@ void bf16_tiles(uint64_t iterations) {
   RILL_TILE_LOOP("tdpbf16ps");
 }
 void int8_tiles(uint64_t iterations) {
-  RILL_TILE_LOOP("tdpbsud");
+  RILL_TILE_LOOP("tdpbssd");
 }
 
 constexpr uint64_t kIterations = 2000000;

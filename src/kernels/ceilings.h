@@ -18,7 +18,7 @@ struct Ceilings {
   double maddubs = 0;    // op/s of the same without VNNI: eight VPMADDUBSW added in 16 bits
   double bandwidth = 0;  // bytes/s read
   double amx_bf16 = 0;   // FLOP/s of bf16 x bf16 -> fp32 products of tiles (TDPBF16PS)
-  double amx_int8 = 0;   // op/s of 8-bit x 8-bit -> s32 products of tiles (TDPBSUD)
+  double amx_int8 = 0;   // op/s of 8-bit x 8-bit -> s32 products of tiles (TDPBSSD)
 
   /// Takes the larger of each: other programs and a machine's drift only ever take away.
   void keep_best(const Ceilings& other);

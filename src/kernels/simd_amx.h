@@ -47,6 +47,26 @@ template <int kSums, int kX, int kW>
 RILL_INLINE void dot_bf16_tiles() {
   asm volatile("tdpbf16ps %%tmm%c2, %%tmm%c1, %%tmm%c0" : : "i"(kSums), "i"(kX), "i"(kW));
 }
+// sums += x * w: of 16 rows and 16 outputs a run of up to 64 int8, exact in int32.
+template <int kSums, int kX, int kW>
+RILL_INLINE void dot_int8_tiles() {
+  asm volatile("tdpbssd %%tmm%c2, %%tmm%c1, %%tmm%c0" : : "i"(kSums), "i"(kX), "i"(kW));
+}
+
+inline V to_float(const int32_t* p) {
+  return _mm512_cvtepi32_ps(_mm512_loadu_si512(p));
+}
+// int8 codes of weights from their unsigned ones, of four inputs and a panel's outputs.
+inline void store_signed_u8(char* to, const char* codes) {
+  _mm512_storeu_si512(to, _mm512_xor_si512(_mm512_loadu_si512(codes), _mm512_set1_epi8(-128)));
+}
+// The same from nibbles: the low ones, and the high ones.
+inline void store_signed_u4(char* low, char* high, const char* codes) {
+  W4 l, h;
+  load_u4(codes, l, h);
+  _mm512_storeu_si512(low, _mm512_sub_epi8(l.bytes, _mm512_set1_epi8(8)));
+  _mm512_storeu_si512(high, _mm512_sub_epi8(h.bytes, _mm512_set1_epi8(8)));
+}
 
 }  // namespace
 }  // namespace rill

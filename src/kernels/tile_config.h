@@ -22,9 +22,9 @@ struct alignas(64) TileConfig {
     for (size_t tile = 0; tile < kTiles; ++tile) config.set(tile, kTileRows);
     return config;
   }
-  constexpr void set(size_t tile, size_t height) {  // no rows: the tile is not used
-    rows[tile] = static_cast<uint8_t>(height);
-    row_bytes[tile] = height ? kTileRowBytes : 0;
+  constexpr void set(size_t tile, size_t height, size_t bytes = kTileRowBytes) {
+    rows[tile] = static_cast<uint8_t>(height);  // none: the tile is not used
+    row_bytes[tile] = static_cast<uint16_t>(height ? bytes : 0);
   }
 };
 

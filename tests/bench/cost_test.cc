@@ -95,6 +95,7 @@ TEST(CostModel, Int8KeysAndValuesWithTheirScales) {
   const AttentionCeilings ceilings = attention_ceilings(Format::INT8, Operand::BF16, "avx512bf16");
   EXPECT_EQ(ceilings.scores, Ceiling::VNNI);
   EXPECT_EQ(ceilings.values, Ceiling::VDPBF16PS);
+  EXPECT_EQ(attention_ceilings(Format::INT8, Operand::BF16X32, "amx").scores, Ceiling::VNNI);
   Ceilings measured;
   measured.vnni = 4e9;
   measured.vdpbf16ps = 2e9;
@@ -148,6 +149,10 @@ TEST(CostModel, EveryOperationAgainstItsOwnCeiling) {
   EXPECT_NEAR(int8.seconds, linear / 400e9 + attention / 100e9 + int8_head, 1e-9);
   EXPECT_EQ(int8.binding, Ceiling::VNNI);
   EXPECT_EQ(ideal(WeightType::INT8, ComputeType::BF16, "avx2").binding, Ceiling::MADDUBS);
+  measured.amx_int8 = 1600e9;
+  const IdealTime tiles = ideal(WeightType::INT8, ComputeType::BF16, "amx");
+  EXPECT_NEAR(tiles.seconds, linear / 1600e9 + attention / 100e9 + int8_head, 1e-9);
+  EXPECT_EQ(ideal(WeightType::INT4, ComputeType::BF16X32, "amx").binding, Ceiling::AMX_INT8);
 }
 
 TEST(CostModel, OperationsAddUpToTheWhole) {

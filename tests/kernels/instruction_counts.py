@@ -28,7 +28,7 @@ DISASSEMBLED = ("avx512", "avx512vnni", "avx512bf16", "amx")
 # A patch release of a compiler, or of the library whose memset is called, moves a count by less.
 ALLOWANCE = 0.02
 MULTIPLIES = re.compile(r"^(vfmadd|vdpbf16ps|vpdpbusd|vpmaddwd|tdp)")
-PRODUCTS = re.compile(r"(product|block_tile|score_rows|value_rows|multiply|\w+_on_tiles)$")
+PRODUCTS = re.compile(r"(product|block_tile|score_rows|value_rows|multiply_runs|add_blocks|\w+_on_tiles)$")
 # Loops with fewer than this many multiplications are not the products'.
 LEAST_MULTIPLIES = 4
 
@@ -92,15 +92,16 @@ def innermost_loops(code):
 def short(name):
     """"product<PairProduct<true>, 12>" of a whole signature; None: not one of the products."""
     name = name.replace("rill::(anonymous namespace)::", "").replace("rill::", "")
-    found = re.match(r"^(?:void )?(\w+)(<.*>)?\(", name)
-    return (found[1] + (found[2] or "")) if found and PRODUCTS.match(found[1]) else None
+    name = re.sub(r"\(Format\)(\d)", r"Format \1", name)
+    found = re.match(r"^(?:void )?((?:\w+(?:<[^(:]*>)?::)?)(\w+)(<.*>)?\(", name)
+    return found[1] + found[2] + (found[3] or "") if found and PRODUCTS.match(found[2]) else None
 
 
 def of_interest(counts):
     """Of each product's functions for 1, 2, ... rows those for 1, 2 and the most."""
     def kind_and_rows(key):
-        kind, _, rows = key.rpartition(", ")
-        return (kind, int(rows[:-1])) if rows[:-1].isdigit() else (key, 1)
+        found = re.match(r"(.*(?:<|, ))(\d+)>$", key)
+        return (found[1], int(found[2])) if found else (key, 1)
     most = {}
     for key in counts:
         kind, rows = kind_and_rows(key)
