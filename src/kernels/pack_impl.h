@@ -41,8 +41,6 @@ void read_block(const PackSource& source, size_t row, size_t column, float* out)
   }
 }
 
-// ---- §7: blocks of 32 weights to codes in -128..127 (int8) or -8..7 (int4), and a half scale ----
-
 inline uint16_t half_scale(float scale) {
   uint16_t halves[16];
   store_f16(halves, splat(scale));
@@ -60,6 +58,8 @@ inline float largest(V a, V b) {
   __builtin_memcpy(&amax, &bits, 4);
   return amax;
 }
+
+// ---- §7: 32 values of a key to int8 codes and a half scale ----
 
 // `amax`: the largest magnitude. If that is not finite, or too large, neither is the scale.
 uint16_t quantise_int8(V a, V b, float amax, float* codes) {
@@ -80,74 +80,122 @@ void put_int8(size_t r, uint16_t scale, const float* codes, char* block) {
     q[k / 4 * 64 + r * 4 + k % 4] = static_cast<uint8_t>(static_cast<int>(codes[k]) + 128);
 }
 
-struct Int4Codes {
-  V a, b;
-};
-RILL_INLINE Int4Codes int4_codes(V a, V b, float d) {
-  const float inverse = 1.0f / d;
-  if (!(inverse <= 0x1.fffffep+127f && inverse >= -0x1.fffffep+127f)) return {zero(), zero()};
-  const V f = splat(inverse), low = splat(-8.0f), high = splat(7.0f);
-  return {round_even(min(max(mul(a, f), low), high)), round_even(min(max(mul(b, f), low), high))};
+// ---- §7: a block of 32 columns of sixteen rows of weights, one row a lane ----
+
+using Columns = float[32][kPanel];
+
+RILL_INLINE V magnitude(V x) {
+  return max(x, sub(zero(), x));
+}
+RILL_INLINE V rounded_to_half(V x, char* halves) {
+  uint16_t rounded[kPanel];
+  store_f16(rounded, x);
+  __builtin_memcpy(halves, rounded, sizeof(rounded));
+  return load_f16(rounded);
 }
 
-bool quantise_int4(const float* w, float* codes, uint16_t& scale) {
-  const V a = load(w), b = load(w + 16);
-  if (!(largest(a, b) <= kLargestScaled)) return false;
-  float extreme = 0.0f;
-  for (int i = 0; i < 32; ++i)
-    if (__builtin_fabsf(w[i]) > __builtin_fabsf(extreme)) extreme = w[i];
-  scale = 0;
-  store(codes, zero());
-  store(codes + 16, zero());
-  if (extreme == 0.0f) return true;
-  bool found = false;
-  float least_error = 0.0f;
-  const float divisors[5] = {8.8f, 8.2f, 7.6f, 7.0f, 6.4f};
-  for (const float t : divisors) {
-    const Int4Codes c = int4_codes(a, b, -(extreme / t));
-    const float squares = sum_tree(fma(c.b, c.b, mul(c.a, c.a)));
-    if (squares == 0.0f) continue;
-    const float products = sum_tree(fma(b, c.b, fma(a, c.a, zero())));
-    const uint16_t half = half_scale(products / squares);
-    const float d = widen_half(half);
-    if (d == 0.0f || !(__builtin_fabsf(d) <= 65504.0f)) continue;
-    const Int4Codes q = int4_codes(a, b, d);
-    const V ra = fma(splat(-d), q.a, a), rb = fma(splat(-d), q.b, b);
-    const float error = sum_tree(fma(rb, rb, fma(ra, ra, zero())));
-    if (found && !(error < least_error)) continue;
-    found = true;
-    least_error = error;
-    scale = half;
-    store(codes, q.a);
-    store(codes + 16, q.b);
+// The largest magnitude of each row. False if one is not finite, or too large for a scale.
+bool largest_magnitudes(const Columns& w, V& largest) {
+  V rest = zero();  // a NaN where a weight is not finite
+  largest = zero();
+  for (const auto& column : w) {
+    const V x = load(column);
+    rest = add(rest, sub(x, x));
+    largest = max(largest, magnitude(x));
   }
+  const V one = splat(1.0f);
+  const V fits =
+      where_ge(splat(kLargestScaled), largest, where_ge(rest, zero(), one, zero()), zero());
+  return sum_tree(fits) == static_cast<float>(kPanel);
+}
+
+bool pack_int8(const Columns& w, char* out) {
+  V largest;
+  if (!largest_magnitudes(w, largest)) return false;
+  const V scale = rounded_to_half(div(largest, splat(127.0f)), out);
+  const V low = splat(-127.0f), high = splat(127.0f), offset = splat(128.0f);
+  const auto code = [&](size_t k) RILL_INLINE_LAMBDA {
+    const V q = max(min(round_even(div(load(w[k]), scale)), high), low);
+    return add(where_ge(zero(), scale, zero(), q), offset);
+  };
+  out += 2 * kPanel;
+  for (size_t k = 0; k < 32; k += 4, out += 64)
+    store_bytes(out, code(k), code(k + 1), code(k + 2), code(k + 3));
   return true;
 }
 
-// One block of 32 columns of sixteen rows as the panel stores it.
-bool pack_int8(const float (&rows)[kPanel][32], char* out) {
-  for (size_t r = 0; r < kPanel; ++r) {
-    alignas(64) float codes[32];
-    const V a = load(rows[r]), b = load(rows[r] + 16);
-    const float amax = largest(a, b);
-    if (!(amax <= kLargestScaled)) return false;
-    const uint16_t scale = quantise_int8(a, b, amax, codes);
-    put_int8(r, scale, codes, out);
-  }
-  return true;
+// The sum of sixteen columns that sum_tree has across lanes.
+RILL_INLINE V sum_columns(float (&lanes)[16][kPanel]) {
+  for (size_t width = 8; width; width /= 2)
+    for (size_t i = 0; i < width; ++i) store(lanes[i], add(load(lanes[i]), load(lanes[i + width])));
+  return load(lanes[0]);
 }
-bool pack_int4(const float (&rows)[kPanel][32], char* out) {
-  for (size_t r = 0; r < kPanel; ++r) {
-    alignas(64) float codes[32];
-    uint16_t scale;
-    if (!quantise_int4(rows[r], codes, scale)) return false;
-    __builtin_memcpy(out + 2 * r, &scale, 2);
-    auto* q = reinterpret_cast<uint8_t*>(out + 2 * kPanel);
-    for (size_t k = 0; k < 16; ++k) {
-      const int low = static_cast<int>(codes[k]) + 8, high = static_cast<int>(codes[16 + k]) + 8;
-      q[k / 4 * 64 + r * 4 + k % 4] = static_cast<uint8_t>(low | high << 4);
+
+// One try at the scales and codes of int4 weights, and what the best one gave so far.
+struct Int4Search {
+  const Columns& w;
+  alignas(64) float codes[32][kPanel], lanes[16][kPanel];
+  alignas(64) float best_codes[32][kPanel] = {};
+  V best_scale = zero(), least_error = splat(__builtin_inff());
+
+  explicit Int4Search(const Columns& weights) : w(weights) {}
+
+  void set_codes(V d) {
+    const V bound = splat(0x1.fffffep+127f);
+    V inverse = div(splat(1.0f), d);
+    inverse = where_ge(bound, inverse, inverse, zero());
+    inverse = where_ge(inverse, sub(zero(), bound), inverse, zero());  // what is not finite is 0
+    for (size_t k = 0; k < 32; ++k) {
+      const V scaled = max(mul(load(w[k]), inverse), splat(-8.0f));
+      store(codes[k], round_even(min(scaled, splat(7.0f))));
     }
   }
+
+  void attempt(V d) {
+    set_codes(d);
+    V squares = zero();  // exact, in any order
+    for (size_t i = 0; i < 16; ++i) {
+      const V a = load(codes[i]), b = load(codes[16 + i]);
+      squares = fma(b, b, fma(a, a, squares));
+      store(lanes[i], fma(load(w[16 + i]), b, fma(load(w[i]), a, zero())));
+    }
+    char halves[2 * kPanel];
+    const V scale = rounded_to_half(div(sum_columns(lanes), squares), halves);
+    set_codes(scale);
+    for (size_t i = 0; i < 16; ++i) {
+      const V ra = fma(sub(zero(), scale), load(codes[i]), load(w[i]));
+      const V rb = fma(sub(zero(), scale), load(codes[16 + i]), load(w[16 + i]));
+      store(lanes[i], fma(rb, rb, fma(ra, ra, zero())));
+    }
+    V error = sum_columns(lanes);
+    const V none = splat(__builtin_inff()), size = magnitude(scale);
+    error = where_ge(zero(), squares, none, error);
+    error = where_ge(splat(65504.0f), size, where_ge(zero(), size, none, error), none);
+    for (size_t k = 0; k < 32; ++k)
+      store(best_codes[k], where_ge(error, least_error, load(best_codes[k]), load(codes[k])));
+    best_scale = where_ge(error, least_error, best_scale, scale);
+    least_error = min(error, least_error);
+  }
+};
+
+bool pack_int4(const Columns& w, char* out) {
+  V largest, extreme = zero();
+  if (!largest_magnitudes(w, largest)) return false;
+  for (const auto& column : w) {
+    const V x = load(column);
+    extreme = where_ge(magnitude(extreme), magnitude(x), extreme, x);
+  }
+  Int4Search search(w);
+  const float divisors[] = {8.8f, 8.2f, 7.6f, 7.0f, 6.4f};
+  for (const float t : divisors) search.attempt(sub(zero(), div(extreme, splat(t))));
+  rounded_to_half(search.best_scale, out);
+  const auto code = [&](size_t k) RILL_INLINE_LAMBDA {
+    const V low = load(search.best_codes[k]), high = load(search.best_codes[16 + k]);
+    return add(fma(high, splat(16.0f), low), splat(8.0f * 17.0f));
+  };
+  out += 2 * kPanel;
+  for (size_t k = 0; k < 16; k += 4, out += 64)
+    store_bytes(out, code(k), code(k + 1), code(k + 2), code(k + 3));
   return true;
 }
 void pack_f32(const float (&rows)[kPanel][32], char* out) {
@@ -213,11 +261,13 @@ bool pack(const PackSource& source, Format format, size_t depth, std::byte* pane
         pack_bf16(rows, out);
         break;
       case Format::INT8:
-        fits = pack_int8(rows, out);
+      case Format::INT4: {
+        alignas(64) Columns columns;
+        for (size_t k = 0; k < 32; ++k)
+          for (size_t r = 0; r < kPanel; ++r) columns[k][r] = rows[r][k];
+        fits = (format == Format::INT8 ? pack_int8 : pack_int4)(columns, out);
         break;
-      case Format::INT4:
-        fits = pack_int4(rows, out);
-        break;
+      }
     }
     if (!fits) return false;
   }

@@ -195,8 +195,17 @@ struct RunProduct : RunSums {
 
   template <int R, int P>
   static RILL_INLINE void step(const ProductJob& job, const char* w, size_t k, V (&acc)[R][P],
-                               const Part&) {
-    add_run<R, P>(job, w + k * 32, 64, k, 16, acc, [] {});
+                               const Part& part) {
+    if (part.count == P) {
+      add_run<R, P>(job, w + k * 32, 64, k, 16, acc, [] {});
+      return;
+    }
+    V one[R][1];
+#pragma GCC unroll 16
+    for (int r = 0; r < R; ++r) one[r][0] = acc[r][part.first];
+    add_run<R, 1>(job, w + panel_of(job, part, 0) + k * 32, 64, k, 16, one, [] {});
+#pragma GCC unroll 16
+    for (int r = 0; r < R; ++r) acc[r][part.first] = one[r][0];
   }
 };
 
@@ -320,7 +329,10 @@ struct IntProduct {
 // line. More rows take all panels in turn, so that an activation is loaded once for all of them;
 // so do the blocks of integers, which are longer than that.
 constexpr int kStreamedRows = 4;
-constexpr size_t kStreamedBytes = 256;
+template <class Product>
+constexpr size_t kStreamedSteps = 256 / Product::kStepBytes;
+template <>
+constexpr size_t kStreamedSteps<RunProduct> = 1;  // a run, 8 % faster than in turn
 
 // Whether a product of R rows asks for weights ahead of their use: of a few it is only asked for
 // where the processor is the better for it.
@@ -344,8 +356,8 @@ RILL_INLINE void prefetch(const ProductJob& job, const char* w, size_t k, const 
 template <class Product, int R, int P>
 RILL_INLINE void run_steps(const ProductJob& job, const char* w, V (&acc)[R][P]) {
   size_t k = job.k_begin;
-  constexpr size_t kSteps = kStreamedBytes / Product::kStepBytes;
-  if constexpr (R <= kStreamedRows && P > 1 && kSteps > 1) {
+  constexpr size_t kSteps = kStreamedSteps<Product>;
+  if constexpr (R <= kStreamedRows && P > 1 && kSteps > 0) {
     for (; k + kSteps * Product::kStep <= job.k_end; k += kSteps * Product::kStep) {
 #pragma GCC unroll 16
       for (int p = 0; p < P; ++p)

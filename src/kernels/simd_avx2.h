@@ -200,6 +200,19 @@ inline int32_t sum_codes(V x, V y) {
   return _mm_cvtsi128_si32(_mm_add_epi32(two, _mm_shuffle_epi32(two, 0xb1)));
 }
 
+inline __m256i join_bytes(__m256 a, __m256 b, __m256 c, __m256 d) {
+  const __m256i ab =
+      _mm256_or_si256(_mm256_cvtps_epi32(a), _mm256_slli_epi32(_mm256_cvtps_epi32(b), 8));
+  const __m256i cd = _mm256_or_si256(_mm256_slli_epi32(_mm256_cvtps_epi32(c), 16),
+                                     _mm256_slli_epi32(_mm256_cvtps_epi32(d), 24));
+  return _mm256_or_si256(ab, cd);
+}
+inline void store_bytes(char* p, V a, V b, V c, V d) {
+  auto* to = reinterpret_cast<__m256i*>(p);
+  _mm256_storeu_si256(to, join_bytes(a.a, b.a, c.a, d.a));
+  _mm256_storeu_si256(to + 1, join_bytes(a.b, b.b, c.b, d.b));
+}
+
 // Unsigned bytes widened to 16 bits, k and k+2 in one word pair, k+1 and k+3 in the other: vpmaddwd
 // is exact where vpmaddubsw on full-range bytes would saturate.
 using Code = int16_t;

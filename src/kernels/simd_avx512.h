@@ -158,6 +158,14 @@ inline int32_t sum_codes(V a, V b) {
   return _mm512_reduce_add_epi32(_mm512_add_epi32(_mm512_cvtps_epi32(a), _mm512_cvtps_epi32(b)));
 }
 
+inline void store_bytes(char* p, V a, V b, V c, V d) {
+  const __m512i ab =
+      _mm512_or_si512(_mm512_cvtps_epi32(a), _mm512_slli_epi32(_mm512_cvtps_epi32(b), 8));
+  const __m512i cd = _mm512_or_si512(_mm512_slli_epi32(_mm512_cvtps_epi32(c), 16),
+                                     _mm512_slli_epi32(_mm512_cvtps_epi32(d), 24));
+  _mm512_storeu_si512(p, _mm512_or_si512(ab, cd));
+}
+
 #if defined(__AVX512VNNI__)
 using Code = int8_t;
 struct W4 {

@@ -220,6 +220,12 @@ inline int32_t sum_codes(const V& a, const V& b) {
   return sum;
 }
 
+// Of four vectors of integers in 0 .. 255 lane j as bytes 4j, 4j + 1, 4j + 2, 4j + 3.
+inline void store_bytes(char* p, const V& a, const V& b, const V& c, const V& d) {
+  const V* all[] = {&a, &b, &c, &d};
+  for (int j = 0; j < 64; ++j) p[j] = static_cast<char>(to_int(all[j % 4]->f[j / 4]));
+}
+
 // An activation code, in the order that dot4 reads; four k of sixteen outputs as unsigned bytes.
 using Code = int8_t;
 struct W4 {
