@@ -1,5 +1,5 @@
 # SPDX-License-Identifier: Apache-2.0
-"""Writes the report: Markdown, CSV and a plot, from the file of results and causes.md."""
+"""Writes the report: Markdown, CSV and a plot, from the file of results and one of causes."""
 import csv
 import json
 import re
@@ -42,14 +42,15 @@ def markdown(header, rows):
 def read_causes(path):
     """{key: (figure at which it was written, text)} of "## key (at 71.3)" and what follows."""
     causes = {}
-    if path.exists():
-        for part in re.split(r"^## ", path.read_text(encoding="utf-8"), flags=re.M)[1:]:
-            heading, _, text = part.partition("\n")
-            found = re.fullmatch(r"(\S+) \(at ([\d.]+)\)", heading.strip())
-            if not found:
-                raise SystemExit(f'{path}: "## {heading}" is no heading of a cause; '
-                                 'write "## KEY (at FIGURE)"')
-            causes[found[1]] = (float(found[2]), text.strip())
+    if not path.exists():
+        raise SystemExit(f"--causes {path}: there is no such file")
+    for part in re.split(r"^## ", path.read_text(encoding="utf-8"), flags=re.M)[1:]:
+        heading, _, text = part.partition("\n")
+        found = re.fullmatch(r"(\S+) \(at ([\d.]+)\)", heading.strip())
+        if not found:
+            raise SystemExit(f'{path}: "## {heading}" is no heading of a cause; '
+                             'write "## KEY (at FIGURE)"')
+        causes[found[1]] = (float(found[2]), text.strip())
     return causes
 
 
@@ -158,7 +159,8 @@ def first_token_table(table):
     return markdown(["seconds", *ENGINES], lines)
 
 
-def causes_text(table, states, kind, causes):
+def causes_text(table, states, kind, path):
+    causes = read_causes(path)
     lines, used = [], set()
     short = [(key, row.title, spread) for key, (row, spread, state) in states.items()
              if state == "short"]
@@ -169,7 +171,7 @@ def causes_text(table, states, kind, causes):
         used.add(key)
         lines.append(f"- **{title}** (`{key}`): {cause_of(key, spread, causes)}")
     for key in sorted(set(causes) - used):
-        print(f"causes.md: {key} does not fall short (any more)")
+        print(f"{path}: {key} does not fall short (any more)")
     return "\n".join(lines) + "\n" if lines else "Nothing falls short.\n"
 
 
@@ -259,7 +261,7 @@ def machine_text(machine, table):
             f"Ceilings on {machine['threads']} threads: {', '.join(ceilings)}.")
 
 
-def compose(rows, machine, options, causes, has_plot):
+def compose(rows, machine, options, has_plot):
     """The Markdown text."""
     quality = options.work / "quality.md"
     table = Table(rows)
@@ -274,12 +276,14 @@ def compose(rows, machine, options, causes, has_plot):
         "versions": ", ".join(f"{name} {version}" for name, version in versions(table).items()),
         "rows": rows_table(states, kind),
         "peers": peers_table(table, states, kind),
-        "causes": causes_text(table, states, kind, read_causes(causes)),
+        "causes": causes_text(table, states, kind, options.causes),
         "attention": attention_table(table),
         "first_token": first_token_table(table),
         "quality": (quality.read_text(encoding="utf-8") if quality.exists() else
                     "Not measured: `bench/compare/run.py quality`.\n"),
-        "plot": "![tokens per second](performance.svg)\n" if has_plot else "",
+        "plot": f"![tokens per second]({options.out.name}.svg)\n" if has_plot else "",
+        "csv": f"{options.out.name}.csv",
+        "causes_file": options.causes.name,
         "failures": f"These runs failed and count nowhere:\n\n{failures}" if failures else "",
         "commands": commands_text(rows, options),
     }
@@ -295,6 +299,5 @@ def write(rows, options):
     table = Table(rows)
     write_csv(out.with_suffix(".csv"), table)
     has_plot = write_plot(out.with_suffix(".svg"), table, options.work)
-    out.with_suffix(".md").write_text(compose(rows, machine, options, HERE / "causes.md", has_plot),
-                                   encoding="utf-8")
+    out.with_suffix(".md").write_text(compose(rows, machine, options, has_plot), encoding="utf-8")
     print(f"wrote {out}.md")

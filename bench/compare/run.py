@@ -64,6 +64,8 @@ def parse_arguments(arguments):
     parser.add_argument("--jobs", type=int, default=os.cpu_count(), help="of the builds")
     parser.add_argument("--out", type=Path, default=root / "docs/performance",
                         help="the report, without its ending (docs/performance)")
+    parser.add_argument("--causes", type=Path, default=engines.HERE / "causes.md", metavar="FILE",
+                        help="prose on what falls short on this machine (bench/compare/causes.md)")
     options = parser.parse_args(arguments)
     options.steps = options.steps or list(STEPS)
     if set(options.steps) - set(STEPS):

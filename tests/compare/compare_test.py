@@ -272,11 +272,12 @@ class Targets(unittest.TestCase):
 
 class Report(unittest.TestCase):
     def compose(self, rows, causes=""):
-        options = types.SimpleNamespace(work=pathlib.Path("/w"), rill=pathlib.Path("/r/rill"))
         with tempfile.TemporaryDirectory() as folder:
-            path = pathlib.Path(folder) / "causes.md"
+            path = pathlib.Path(folder) / "causes-test.md"
             path.write_text(causes)
-            return report.compose(rows, MACHINE, options, path, False)
+            options = types.SimpleNamespace(work=pathlib.Path("/w"), rill=pathlib.Path("/r/rill"),
+                                            out=pathlib.Path("/d/performance-test"), causes=path)
+            return report.compose(rows, MACHINE, options, True)
 
     def test_whole(self):
         rows = [row("Rill", "pp512", 700.5, pct_of_ceiling=71.25, build_commit="abc"),
@@ -292,6 +293,8 @@ class Report(unittest.TestCase):
         self.assertIn("ik_llama.cpp  16 pp512: out of memory (1x)", text)
         self.assertIn("\nllama-bench -p\n", text)
         self.assertNotIn("/x/y", text)
+        self.assertIn("![tokens per second](performance-test.svg)", text)
+        self.assertIn("`bench/compare/causes-test.md`", text)
         self.assertNotIn("@", text.replace("pp512@", ""))
 
     def test_causes_that_no_longer_fit_are_marked(self):
@@ -306,7 +309,14 @@ class Report(unittest.TestCase):
     def test_the_tracked_causes_are_of_rows_that_exist(self):
         keys = {entry.key for entry in targets.ROWS}
         keys |= {f"ratio-{weights}-{column}" for weights, column in targets.RATIOS}
-        self.assertLessEqual(set(report.read_causes(report.HERE / "causes.md")), keys)
+        files = sorted(report.HERE.glob("causes*.md"))
+        self.assertIn(report.HERE / "causes.md", files)
+        for file in files:
+            self.assertLessEqual(set(report.read_causes(file)), keys, file)
+
+    def test_a_missing_file_of_causes_is_named(self):
+        with self.assertRaisesRegex(SystemExit, "/none.md"):
+            report.read_causes(pathlib.Path("/none.md"))
 
 
 class CommandLine(unittest.TestCase):
