@@ -78,6 +78,11 @@ class RankModel::Step {
     for (const auto kind : kCeilingFields) rank_.*kind = c.node.*kind * c.part_reached.*kind * part;
     linear_ = ceiling_of(model.arithmetic_.linear, c.isa);
     attention_ = attention_ceilings(model.arithmetic_.kv, model.arithmetic_.attention, c.isa);
+    for (const Ceiling used : {linear_, attention_.scores, attention_.values, Ceiling::BANDWIDTH})
+      if (!(value_of(rank_, used) > 0))
+        fail("the constants of ", c.name, " have ", to_string(used),
+             " 0 in node or part_reached, and ", c.isa,
+             " computes with it; write them anew with `rill bench --comm -o json`");
   }
 
   // Ranks wait for each other at every exchange, so the slowest one of each operation counts.

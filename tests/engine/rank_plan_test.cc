@@ -118,5 +118,23 @@ TEST_F(RankPlan, ConstantsComeBackFromJson) {
   EXPECT_THROW(constants_from_json("{}", "file"), Error);
 }
 
+// What Rill reaches of a ceiling is known for all of them; a peak of 0 is refused, not divided by.
+TEST_F(RankPlan, EveryCeilingOfAnInstructionSetIsNeeded) {
+  for (const auto kind : kCeilingFields) {
+    EXPECT_GT(constants_.part_reached.*kind, 0);
+    constants_.node.*kind = 1e12;
+  }
+  for (const ArithmeticOptions& options :
+       {ArithmeticOptions{}, {.compute = ComputeType::BF16X32}, {.weights = WeightType::INT8}})
+    for (const char* isa : {"scalar", "avx2", "avx512", "avx512vnni", "avx512bf16", "amx"}) {
+      constants_.isa = isa;
+      const RankModel model(config_, resolve_arithmetic(options, DType::BF16), {constants_, 1},
+                            512);
+      EXPECT_GT(model.predict({1, 1}, {512, 0, 1}).computing, 0);
+    }
+  constants_.node.bandwidth = 0;
+  EXPECT_THROW(predict({1, 1}, {512, 0, 1}, 1), Error);
+}
+
 }  // namespace
 }  // namespace rill
