@@ -5,6 +5,7 @@ writes docs/scaling.md. Needs an otherwise idle machine of two cores or more and
 
   bench/scaling/run.py                     # three turns, about ten minutes
   bench/scaling/run.py --rounds 1
+  bench/scaling/run.py --rounds 0          # the predictions anew; what was measured stays
 """
 import argparse
 import csv
@@ -13,6 +14,7 @@ import io
 import os
 import pathlib
 import platform
+import re
 import statistics
 import subprocess
 import sys
@@ -142,31 +144,46 @@ def machine(rill):
     return (f"Machine: {os.cpu_count()} cores of {model}. Date: {datetime.date.today()}. {version}; {mpi}.")
 
 
-def main():
-    parser = argparse.ArgumentParser(description=__doc__, formatter_class=argparse.RawDescriptionHelpFormatter)
-    parser.add_argument("--programs", type=pathlib.Path, default=ROOT / "build/bin", help="folder of rill")
-    parser.add_argument("--rounds", type=int, default=3, help="turns of every measurement (3)")
-    parser.add_argument("--out", type=pathlib.Path, default=ROOT / "docs/scaling.md")
-    options = parser.parse_args()
-    if options.rounds < 1:
-        parser.error(f"--rounds is {options.rounds}; give 1 or more")
-    rill = options.programs / "rill"
-    if not rill.exists():
-        sys.exit(f"there is no program {rill}; build Rill (make), or name its folder with --programs")
+def measure_all(rill, rounds):
     if (os.cpu_count() or 1) < 2:
         sys.exit("this machine has one core; two ranks beside two threads need two")
     with tempfile.TemporaryDirectory() as folder:
         constants = os.path.join(folder, "constants.json")
         comm = mpirun(2) + [str(rill), "bench", "--comm", "-t", "1"]
         pathlib.Path(constants).write_text(run(comm + ["-o", "json"]).stdout, encoding="utf-8")
-        values = {
+        return {
             "machine": machine(rill),
             "comm": run(comm).stdout.strip(),
-            "rounds": str(options.rounds),
-            "measured": measured_table(rill, options.rounds, constants),
-            "projection": projections(rill),
+            "rounds": str(rounds),
+            "measured": measured_table(rill, rounds, constants),
         }
-    text = (ROOT / "bench/scaling/scaling.md.in").read_text(encoding="utf-8")
+
+
+def kept(template, path):
+    """What stands in the document at `path` where the template has names."""
+    names = "|".join(re.findall(r"@(\w+)@", template))
+    pattern = re.sub(f"@({names})@", r"(?P<\1>.*)", re.escape(template))
+    found = re.fullmatch(pattern, path.read_text(encoding="utf-8"), flags=re.S) if path.exists() else None
+    if not found:
+        sys.exit(f"{path} is not a document of today's template; measure anew with --rounds 1 or more")
+    return found.groupdict()
+
+
+def main():
+    parser = argparse.ArgumentParser(description=__doc__, formatter_class=argparse.RawDescriptionHelpFormatter)
+    parser.add_argument("--programs", type=pathlib.Path, default=ROOT / "build/bin", help="folder of rill")
+    parser.add_argument("--rounds", type=int, default=3, help="turns of every measurement (3); 0 keeps what the document has of them")
+    parser.add_argument("--out", type=pathlib.Path, default=ROOT / "docs/scaling.md")
+    options = parser.parse_args()
+    if options.rounds < 0:
+        parser.error(f"--rounds is {options.rounds}; give 0 or more")
+    rill = options.programs / "rill"
+    if not rill.exists():
+        sys.exit(f"there is no program {rill}; build Rill (make), or name its folder with --programs")
+    template = (ROOT / "bench/scaling/scaling.md.in").read_text(encoding="utf-8")
+    values = measure_all(rill, options.rounds) if options.rounds else kept(template, options.out)
+    values["projection"] = projections(rill)
+    text = template
     for name, value in values.items():
         text = text.replace(f"@{name}@", value)
     options.out.write_text(text, encoding="utf-8")
