@@ -175,8 +175,10 @@ void measure_sums(Communicator& world, Communicator& node, Team& team,
 
 // Of all ranks of this rank's node, measured at the same time.
 Ceilings node_ceilings(Communicator& world, Communicator& node, Team& team) {
+  constexpr size_t kPart = 8;  // of the free memory: what all ranks read in, together
+  const size_t share = available_memory() / kPart / static_cast<size_t>(node.size());
   world.barrier();
-  const std::vector<Ceilings> all = gather_values(node, measure_ceilings(team));
+  const std::vector<Ceilings> all = gather_values(node, measure_ceilings(team, share));
   Ceilings sum;
   for (const Ceilings& one : all) sum.add(one);
   return sum;

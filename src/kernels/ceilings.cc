@@ -288,10 +288,11 @@ struct Readings {
 };
 
 /// `working_set`, but no more than the caches hold eight times over (it reads no faster, and all
-/// rounds must fit in a second), and enough for every thread to have eight streams.
+/// rounds must fit in a second), no more than an eighth of the free memory (of large and of small
+/// pages there is one each for a moment), and enough for every thread to have eight streams.
 size_t read_bytes(const Team& team, size_t working_set) {
   constexpr size_t kLarge = size_t{256} << 20;
-  const size_t most = std::min(std::max(kLarge, 8 * cache_bytes(3)), available_memory() / 4);
+  const size_t most = std::min(std::max(kLarge, 8 * cache_bytes(3)), available_memory() / 8);
   const size_t least = size_t{32768} * static_cast<size_t>(team.size());
   return std::max(least, std::min(working_set, most)) / 4096 * 4096;
 }
