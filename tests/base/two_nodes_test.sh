@@ -93,18 +93,8 @@ timeout 300 qemu-system-x86_64 -accel tcg -machine q35 -cpu max -smp 4 -m 1G \
   -kernel "$folder/vmlinuz" -initrd "$work/initrd" -append "console=ttyS0 panic=-1" \
   -serial "file:$work/console" -serial "file:$work/out.tar" </dev/null >"$work/qemu" 2>&1 || status=$?
 
-failed=0
-check() { # WHAT COMMAND...
-  local what=$1
-  shift
-  if "$@" >"$work/log" 2>&1; then
-    echo "ok: $what"
-  else
-    echo "FAILED: $what"
-    cat "$work/log"
-    failed=1
-  fi
-}
+# shellcheck source=tests/check.sh
+source "$root/tests/check.sh"
 out=$work/out
 mkdir "$out"
 

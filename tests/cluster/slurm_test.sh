@@ -12,18 +12,8 @@ export RILL_SLURM=$work/slurm OMP_NUM_THREADS=1
 trap '"$slurm" stop || true; rm -rf "$work"' EXIT
 "$slurm" start 4
 
-failed=0
-check() { # WHAT COMMAND...
-  local what=$1
-  shift
-  if "$@" >"$work/log" 2>&1; then
-    echo "ok: $what"
-  else
-    echo "FAILED: $what"
-    cat "$work/log"
-    failed=1
-  fi
-}
+# shellcheck source=tests/check.sh
+source "$root/tests/check.sh"
 
 model=$root/tests/golden/tied-gqa-bf16
 ids=5,1,7,3,9,11,2,8,6,5,4,3,2,1,9,8,7,1,2,3
