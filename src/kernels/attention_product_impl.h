@@ -202,23 +202,6 @@ constexpr int value_panels(int rows) {
   return kRegisters >= 32 && rows <= 2 ? 8 : Product::panels(rows);
 }
 
-template <int R, int P>
-RILL_INLINE void store_tile(const V (&acc)[R][P], float* out, size_t stride) {
-#pragma GCC unroll 16
-  for (int r = 0; r < R; ++r)
-#pragma GCC unroll 16
-    for (int p = 0; p < P; ++p)
-      store(out + static_cast<size_t>(r) * stride + static_cast<size_t>(p) * kPanel, acc[r][p]);
-}
-template <int R, int P>
-RILL_INLINE void load_tile(V (&acc)[R][P], const float* from, size_t stride) {
-#pragma GCC unroll 16
-  for (int r = 0; r < R; ++r)
-#pragma GCC unroll 16
-    for (int p = 0; p < P; ++p)
-      acc[r][p] = load(from + static_cast<size_t>(r) * stride + static_cast<size_t>(p) * kPanel);
-}
-
 // Adds all of a job's k to acc. The rows of w, one for each step, are row_bytes apart.
 template <class Kind, int R, int P>
 RILL_INLINE void run_rows(ProductJob job, size_t row_bytes, Ahead& ahead, V (&acc)[R][P]) {

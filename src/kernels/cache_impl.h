@@ -29,17 +29,24 @@ RILL_INLINE void scatter(const CacheRow& row, size_t count, char* to) {
     __builtin_memcpy(to + i * kUnit * kBlockTokens, row.bytes + i * kUnit, kUnit);
 }
 
-// A key is quantised like a row of weights.
+// A key is quantised like a row of weights. Where its largest value is not finite or too large,
+// neither is the scale.
 void store_int8_k(const float* k, size_t head_dim, size_t slot, char* block) {
   constexpr size_t kBytes = panel_bytes(Format::INT8, 32);
   char* to = block + slot / kPanel * kBytes;
   for (size_t d = 0; d < head_dim; d += 32, to += kBlockTokens / kPanel * kBytes) {
-    alignas(64) float codes[32];
-    const size_t left = head_dim - d;
+    const size_t left = head_dim - d, row = slot % kPanel;
     const V a = load_part(k + d, left < 16 ? left : 16);
     const V b = left > 16 ? load_part(k + d + 16, left < 32 ? left - 16 : 16) : zero();
-    const uint16_t scale = quantise_int8(a, b, largest(a, b), codes);
-    put_int8(slot % kPanel, scale, codes, to);
+    char halves[2 * kPanel];
+    const V scale = rounded_to_half(div(splat(largest(a, b)), splat(127.0f)), halves);
+    alignas(64) float codes[32];
+    store(codes, int8_codes(a, scale));
+    store(codes + 16, int8_codes(b, scale));
+    __builtin_memcpy(to + 2 * row, halves, 2);
+    auto* q = reinterpret_cast<uint8_t*>(to + 2 * kPanel);
+    for (size_t i = 0; i < 32; ++i)
+      q[i / 4 * 64 + row * 4 + i % 4] = static_cast<uint8_t>(static_cast<int>(codes[i]) + 128);
   }
 }
 

@@ -41,43 +41,11 @@ void read_block(const PackSource& source, size_t row, size_t column, float* out)
   }
 }
 
-inline uint16_t half_scale(float scale) {
-  uint16_t halves[16];
-  store_f16(halves, splat(scale));
-  return halves[0];
-}
-inline float widen_half(uint16_t half) {
-  uint16_t halves[16] = {half};
-  float floats[16];
-  store(floats, load_f16(halves));
-  return floats[0];
-}
 inline float largest(V a, V b) {
   const uint32_t bits = largest_magnitude(a, b);
   float amax;
   __builtin_memcpy(&amax, &bits, 4);
   return amax;
-}
-
-// ---- §7: 32 values of a key to int8 codes and a half scale ----
-
-// `amax`: the largest magnitude. If that is not finite, or too large, neither is the scale.
-uint16_t quantise_int8(V a, V b, float amax, float* codes) {
-  const uint16_t scale = half_scale(amax / 127.0f);
-  const float s = widen_half(scale);
-  const V low = splat(-127.0f), high = splat(127.0f);
-  for (int i = 0; i < 2; ++i) {
-    const V q = round_even(div(i ? b : a, splat(s)));
-    store(codes + 16 * i, s > 0.0f ? max(min(q, high), low) : zero());
-  }
-  return scale;
-}
-// Row r of sixteen in an int8 block of a panel.
-void put_int8(size_t r, uint16_t scale, const float* codes, char* block) {
-  __builtin_memcpy(block + 2 * r, &scale, 2);
-  auto* q = reinterpret_cast<uint8_t*>(block + 2 * kPanel);
-  for (size_t k = 0; k < 32; ++k)
-    q[k / 4 * 64 + r * 4 + k % 4] = static_cast<uint8_t>(static_cast<int>(codes[k]) + 128);
 }
 
 // ---- §7: a block of 32 columns of sixteen rows of weights, one row a lane ----
@@ -92,6 +60,12 @@ RILL_INLINE V rounded_to_half(V x, char* halves) {
   store_f16(rounded, x);
   __builtin_memcpy(halves, rounded, sizeof(rounded));
   return load_f16(rounded);
+}
+
+// Signed codes for a scale in half precision, of which none that is above 0 is below 2^-24.
+RILL_INLINE V int8_codes(V w, V scale) {
+  const V q = max(min(round_even(div(w, scale)), splat(127.0f)), splat(-127.0f));
+  return where_ge(scale, splat(0x1p-24f), q, zero());
 }
 
 // The largest magnitude of each row. False if one is not finite, or too large for a scale.
@@ -113,10 +87,8 @@ bool pack_int8(const Columns& w, char* out) {
   V largest;
   if (!largest_magnitudes(w, largest)) return false;
   const V scale = rounded_to_half(div(largest, splat(127.0f)), out);
-  const V low = splat(-127.0f), high = splat(127.0f), offset = splat(128.0f);
   const auto code = [&](size_t k) RILL_INLINE_LAMBDA {
-    const V q = max(min(round_even(div(load(w[k]), scale)), high), low);
-    return add(where_ge(zero(), scale, zero(), q), offset);
+    return add(int8_codes(load(w[k]), scale), splat(128.0f));
   };
   out += 2 * kPanel;
   for (size_t k = 0; k < 32; k += 4, out += 64)

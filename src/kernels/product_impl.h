@@ -126,12 +126,29 @@ struct PairProduct {
   }
 };
 
+// Register tiles and [rows][stride] floats, sixteen columns a panel.
 template <int R, int P>
 RILL_INLINE void clear(V (&acc)[R][P]) {
 #pragma GCC unroll 16
   for (int r = 0; r < R; ++r)
 #pragma GCC unroll 16
     for (int p = 0; p < P; ++p) acc[r][p] = zero();
+}
+template <int R, int P>
+RILL_INLINE void store_tile(const V (&acc)[R][P], float* out, size_t stride) {
+#pragma GCC unroll 16
+  for (int r = 0; r < R; ++r)
+#pragma GCC unroll 16
+    for (int p = 0; p < P; ++p)
+      store(out + static_cast<size_t>(r) * stride + static_cast<size_t>(p) * kPanel, acc[r][p]);
+}
+template <int R, int P>
+RILL_INLINE void load_tile(V (&acc)[R][P], const float* from, size_t stride) {
+#pragma GCC unroll 16
+  for (int r = 0; r < R; ++r)
+#pragma GCC unroll 16
+    for (int p = 0; p < P; ++p)
+      acc[r][p] = load(from + static_cast<size_t>(r) * stride + static_cast<size_t>(p) * kPanel);
 }
 
 // bf16x32: a run of up to 32 inputs is summed from +0, its even and its odd elements apart, and
@@ -380,13 +397,10 @@ template <class Product, int R, int P>
 RILL_INLINE void tile(const ProductJob& job, size_t panel) {
   V acc[R][P];
   float* out = job.out + panel * kPanel;
-#pragma GCC unroll 16
-  for (int r = 0; r < R; ++r)
-#pragma GCC unroll 16
-    for (int p = 0; p < P; ++p)
-      acc[r][p] = job.accumulate ? load(out + static_cast<size_t>(r) * job.out_stride +
-                                        static_cast<size_t>(p) * kPanel)
-                                 : zero();
+  if (job.accumulate)
+    load_tile(acc, out, job.out_stride);
+  else
+    clear(acc);
   run_steps<Product, R, P>(job, job.w + panel * job.w_stride, acc);
   for (size_t i = 0; i < job.addends; ++i) {
     const float* addend = job.addend[i] + panel * kPanel;
@@ -398,12 +412,7 @@ RILL_INLINE void tile(const ProductJob& job, size_t panel) {
                              static_cast<size_t>(p) * kPanel),
                         acc[r][p]);
   }
-#pragma GCC unroll 16
-  for (int r = 0; r < R; ++r)
-#pragma GCC unroll 16
-    for (int p = 0; p < P; ++p)
-      store(out + static_cast<size_t>(r) * job.out_stride + static_cast<size_t>(p) * kPanel,
-            acc[r][p]);
+  store_tile(acc, out, job.out_stride);
 }
 
 template <class Product, int R>

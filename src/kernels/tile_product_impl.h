@@ -47,9 +47,34 @@ RILL_INLINE void ask_for_next(const PanelPair& pair, const TallTile& t, size_t o
   }
 }
 
-// bf16x32. Tiles 0 to 3 hold sums: 0 and 1 of the upper rows with the left and the right panel, 2
-// and 3 of the lower rows. 4 and 5 hold the upper and the lower rows of activations, 6 and 7 the
-// weights of the left and the right panel.
+// The tile registers of a tall tile and a pair of panels, a run of inputs of kBytes each at a time.
+// 0 to 3 hold sums: 0 and 1 of the upper rows with the left and the right panel, 2 and 3 of the
+// lower rows. 4 and 5 hold the upper and the lower rows of activations, 6 and 7 the weights of the
+// left and the right panel.
+template <size_t kBytes>
+class TallTiles {
+ public:
+  // For so many rows.
+  void configure(size_t rows) {
+    if (rows == rows_) return;
+    rows_ = rows;
+    constexpr size_t kRunRow = kRun * kBytes;  // of activations; weights stand in groups of 4 bytes
+    TileConfig config;
+    const size_t halves[] = {upper_rows(rows), lower_rows(rows)};
+    for (size_t half = 0; half < 2; ++half) {
+      config.set(2 * half, halves[half]), config.set(2 * half + 1, halves[half]);
+      config.set(4 + half, halves[half], kRunRow);
+      config.set(6 + half, kRunRow / 4);
+    }
+    tiles_.configure(config);
+  }
+
+ private:
+  Tiles tiles_;
+  size_t rows_ = 0;
+};
+
+// bf16x32.
 class Bf16OnTiles {
  public:
   // Inputs of two panels that stay in the first-level cache (16 KiB) while all rows meet them.
@@ -59,19 +84,11 @@ class Bf16OnTiles {
   void begin(const PanelPair&, size_t, size_t) {}
 
   void multiply(const PanelPair& pair, const TallTile& t) {
-    if (t.rows != configured_) tiles_.configure(config(upper_rows(t.rows), lower_rows(t.rows)));
-    configured_ = t.rows;
+    tiles_.configure(t.rows);
     (t.rows > kTileRows ? multiply_runs<true> : multiply_runs<false>)(pair, t);
   }
 
  private:
-  static constexpr TileConfig config(size_t upper, size_t lower) {
-    TileConfig config = TileConfig::whole();
-    config.set(0, upper), config.set(1, upper), config.set(4, upper);
-    config.set(2, lower), config.set(3, lower), config.set(5, lower);
-    return config;
-  }
-
   // kTwo: there are lower rows.
   template <bool kTwo>
   static void multiply_runs(const PanelPair& pair, const TallTile& t) {
@@ -103,13 +120,12 @@ class Bf16OnTiles {
     if constexpr (kTwo) store_tile<2>(lower, kStride), store_tile<3>(lower + kPanel, kStride);
   }
 
-  Tiles tiles_;
-  size_t configured_ = 0;  // rows that the tiles are configured for
+  TallTiles<sizeof(uint16_t)> tiles_;
 };
 
 // int8 and int4 weights against int8 activations: the exact int32 dot products of some blocks of 32
 // on tiles, then the fma of each in registers, which read them from the first-level cache. (A tile
-// adds up to 64 inputs, but two blocks have two scales.) The tiles hold what those of bf16x32 do.
+// adds up to 64 inputs, but two blocks have two scales.)
 template <Format kFormat>
 class IntOnTiles {
  public:
@@ -128,8 +144,7 @@ class IntOnTiles {
   }
 
   void multiply(const PanelPair& pair, const TallTile& t) {
-    if (t.rows != configured_) tiles_.configure(config(upper_rows(t.rows), lower_rows(t.rows)));
-    configured_ = t.rows;
+    tiles_.configure(t.rows);
     const size_t blocks = t.depth / kRun;
     for (size_t first = 0; first < blocks; first += kAtOnce) {
       const size_t count = blocks - first < kAtOnce ? blocks - first : kAtOnce;
@@ -146,14 +161,6 @@ class IntOnTiles {
   static constexpr size_t kBlocks = kDepthBlock / kRun, kBlockCodes = kRun * kPanel;
   static constexpr size_t kAtOnce = 4;  // blocks: 16 KiB of dot products
   static constexpr size_t kGroup = 8;   // rows whose sums stay in registers
-
-  static constexpr TileConfig config(size_t upper, size_t lower) {
-    TileConfig config = TileConfig::whole();
-    config.set(0, upper), config.set(1, upper), config.set(4, upper, kRun);
-    config.set(2, lower), config.set(3, lower), config.set(5, lower, kRun);
-    config.set(6, kRun / 4), config.set(7, kRun / 4);
-    return config;
-  }
 
   static RILL_INLINE void unpack(const char* from, char* codes) {
     if constexpr (kFormat == Format::INT8) {
@@ -197,16 +204,11 @@ class IntOnTiles {
     const char* scales =
         t.x + row * t.x_stride + scales_offset(t.x_depth) + (t.k / kRun + first) * sizeof(float);
     float* const sums = t.sums + row * kPairWidth;
-    const bool go_on = t.go_on || first > 0;
     V acc[R][2];
-#pragma GCC unroll 16
-    for (int r = 0; r < R; ++r)
-#pragma GCC unroll 2
-      for (int p = 0; p < 2; ++p)
-        acc[r][p] =
-            go_on
-                ? load(sums + static_cast<size_t>(r) * kPairWidth + static_cast<size_t>(p) * kPanel)
-                : zero();
+    if (t.go_on || first > 0)
+      load_tile(acc, sums, kPairWidth);
+    else
+      clear(acc);
     for (size_t i = 0; i < count; ++i, scales += sizeof(float)) {
       const int32_t* dots = self.dots_[i] + row * kPairWidth;
       const V scale_w[] = {load(self.scales_[first + i][0]), load(self.scales_[first + i][1])};
@@ -222,12 +224,7 @@ class IntOnTiles {
         }
       }
     }
-#pragma GCC unroll 16
-    for (int r = 0; r < R; ++r)
-#pragma GCC unroll 2
-      for (int p = 0; p < 2; ++p)
-        store(sums + static_cast<size_t>(r) * kPairWidth + static_cast<size_t>(p) * kPanel,
-              acc[r][p]);
+    store_tile(acc, sums, kPairWidth);
   }
 
   // By number of rows.
@@ -249,8 +246,7 @@ class IntOnTiles {
   }
   static constexpr Functions kAdd = functions();
 
-  Tiles tiles_;
-  size_t configured_ = 0;
+  TallTiles<sizeof(Code)> tiles_;
   alignas(64) char codes_[kBlocks][2][kBlockCodes];
   alignas(64) float scales_[kBlocks][2][kPanel];
   alignas(64) int32_t dots_[kAtOnce][kTallRows * kPairWidth];
