@@ -1,6 +1,7 @@
 # SPDX-License-Identifier: Apache-2.0
 """Writes the report: Markdown, CSV and a plot, from the file of results and one of causes."""
 import csv
+import datetime
 import json
 import re
 import subprocess
@@ -16,6 +17,7 @@ COLUMNS = {"pp512": "prefill 512", "pp4096": "prefill 4096", "tg@0": "decode, em
            "tg@4096": "decode at 4,096", "tg@16384": "decode at 16,384",
            "tg@32768": "decode at 32,768"}
 LONGEST_WORD = 120  # of a command, as it is shown
+APART = 600  # seconds between the measurements of an engine and of the others in its turn
 STALE = 0.03  # a cause that was written at a figure this far from today's is to be looked at again
 
 
@@ -183,6 +185,25 @@ def failures_text(table):
     return "".join(f"- {' '.join(key[:4])}: {key[4]} ({count}x)\n" for key, count in counts.items())
 
 
+def apart_text(rows):
+    """Columns at which an engine was not measured beside the others: the machine may have changed."""
+    turns = {}
+    for row in rows:
+        if row["value"] is not None:
+            time = datetime.datetime.fromisoformat(row["time"])
+            turn = turns.setdefault((row["round"], row["weights"], row["column"]), {})
+            turn.setdefault(row["engine"], []).append(time)
+    found = {}
+    for (_, weights, column), turn in turns.items():
+        for engine, times in turn.items():
+            others = [time for name, all_of_it in turn.items() if name != engine for time in all_of_it]
+            gap = min((abs((a - b).total_seconds()) for a in times for b in others), default=0)
+            if gap > APART:
+                found.setdefault(engine, {})[f"{column} ({weights})"] = None
+    parts = [f"{engine} at {', '.join(columns)}" for engine, columns in found.items()]
+    return f"Measured apart from the other engines' turn: {'; '.join(parts)}.\n" if parts else ""
+
+
 def shorten(command, options):
     """Folders of this machine are replaced by their names."""
     known = [(str(options.rill.parent), "build/bin"), (str(options.work), "build-compare"),
@@ -277,6 +298,7 @@ def compose(rows, machine, options, has_plot):
         "rows": rows_table(states, kind),
         "peers": peers_table(table, states, kind),
         "causes": causes_text(table, states, kind, options.causes),
+        "apart": apart_text(rows),
         "attention": attention_table(table),
         "first_token": first_token_table(table),
         "quality": (quality.read_text(encoding="utf-8") if quality.exists() else

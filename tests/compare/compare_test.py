@@ -297,6 +297,15 @@ class Report(unittest.TestCase):
         self.assertIn("`bench/compare/causes-test.md`", text)
         self.assertNotIn("@", text.replace("pp512@", ""))
 
+    def test_what_was_not_measured_in_turn_is_named(self):
+        rows = [row("Rill", "tg@0", 30), row("llama.cpp", "tg@0", 20), row("Rill", "tg@4096", 18)]
+        self.assertNotIn("Measured apart", self.compose(rows))
+        rows[0]["time"] = "2026-11-20T00:00:00+00:00"
+        rows[1]["time"] = "2026-11-20T00:09:59+00:00"
+        self.assertNotIn("Measured apart", self.compose(rows))
+        rows[1]["time"] = "2026-11-20T00:10:01+00:00"
+        self.assertIn("turn: Rill at tg@0 (16); llama.cpp at tg@0 (16).\n", self.compose(rows))
+
     def test_causes_that_no_longer_fit_are_marked(self):
         rows = [row("Rill", "pp512", 700, pct_of_ceiling=70)]
         fresh = self.compose(rows, "## prefill-512-bf16 (at 70.5)\nThe bus.\n")
