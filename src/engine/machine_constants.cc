@@ -53,8 +53,8 @@ MachineConstants gold_6230r() {
   c.node.fma = kCycles * 64;
   c.node.vnni = kCycles * 256;
   c.node.maddubs = kCycles * 128;
-  // docs/performance.md; the two of AMX are what `rill bench -p 512 -n 0` reaches on a Granite Rapids
-  // with --compute bf16x32, and its linear layers (--profile) with --weights int8.
+  // docs/performance.md; the two of AMX are what `rill bench -p 512 -n 0` reaches on a Granite
+  // Rapids with --compute bf16x32, and its linear layers (--profile) with --weights int8.
   c.part_reached = {.fma = 0.76,
                     .vdpbf16ps = 0.88,
                     .vnni = 0.58,
