@@ -52,7 +52,7 @@ class RankModel {
  private:
   class Step;
   const ModelConfig& config_;
-  const Arithmetic& arithmetic_;
+  const Arithmetic arithmetic_;
   const RankPlace place_;
   const size_t chunk_;
 };
