@@ -192,11 +192,6 @@ bool reads_best_unaided() {
   return unaided;
 }
 
-size_t level1_bytes() {
-  constexpr size_t kGuess = size_t{32} << 10;
-  static const size_t bytes = cache_bytes(1);
-  return bytes ? bytes : kGuess;
-}
 size_t level2_bytes() {
   constexpr size_t kGuess = size_t{512} << 10;
   static const size_t bytes = cache_bytes(2);

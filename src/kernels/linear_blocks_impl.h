@@ -1,7 +1,8 @@
 // SPDX-License-Identifier: Apache-2.0
 // Linear layers of many rows with fp32 activations. A piece of a few panels, small enough to stay
-// in the L1 cache, is widened to fp32 once for many tiles of rows, so that their loops hold nothing
-// but multiplications. Between pieces the accumulators go through memory, which changes no bit.
+// in the L2 cache, is widened to fp32 by the first of many tiles of rows, so that the loops of the
+// others hold nothing but multiplications. Between pieces the accumulators go through memory, which
+// changes no bit.
 // Included after linear_impl.h.
 #pragma once
 #include "kernels/linear_impl.h"
@@ -14,14 +15,19 @@ namespace {
 constexpr int kBlockRows = 6, kBlockPanels = 4;
 constexpr size_t kBlockRow = kBlockPanels * kPanel;  // outputs side by side in a tile
 constexpr size_t kBlockTiles = 32;                   // that share a widened piece, at most
-constexpr size_t kMostPiece = (size_t{32} << 10) / (kBlockRow * sizeof(float));  // of k
+// Of k in a piece: 128 KiB. The longer, the fewer times sums go to memory and back; 128 of k, which
+// the L1 cache holds, are 3 to 5 % slower on a Xeon with 2 MiB of L2.
+constexpr size_t kMostPiece = 512;
 
 // Where a tile's sums are: [rows][kBlockRow] each.
 struct BlockJob {
-  const float* x;   // row 0, first k of the piece
-  size_t x_stride;  // floats from row to row
-  const float* w;   // [count][kBlockRow]
-  size_t count;     // even
+  const float* x;      // row 0, first k of the piece
+  size_t x_stride;     // floats from row to row
+  float* piece;        // [count][kBlockRow]
+  const char* panels;  // kBlockPanels of them, from the first k of the piece on
+  size_t panel_stride;
+  const char *ahead, *ahead_end;  // cache lines that are asked for meanwhile
+  size_t count;                   // even
   float* out;
   bool accumulate;  // go on from what `out` holds, else from +0
   size_t addends;   // as in ProductJob
@@ -29,21 +35,49 @@ struct BlockJob {
 };
 using BlockFunction = void (*)(const BlockJob& job);
 
-template <int R>
-RILL_INLINE void block_step(const float* const (&x)[R], size_t k, const float* w,
+// Where a tile's weights come from: the piece, widened already, or the panels, of which the first
+// tile of a piece makes it.
+struct FromPiece {
+  template <bool kOdd>
+  static RILL_INLINE V at(const BlockJob& job, size_t k, size_t p) {
+    return load(job.piece + (k + kOdd) * kBlockRow + p * kPanel);
+  }
+};
+template <Format kFormat>
+struct FromPanels {
+  template <bool kOdd>
+  static RILL_INLINE V at(const BlockJob& job, size_t k, size_t p) {
+    const V w = widened<kOdd>(job.panels + p * job.panel_stride, k);
+    store(job.piece + (k + kOdd) * kBlockRow + p * kPanel, w);
+    return w;
+  }
+
+ private:
+  template <bool kOdd>
+  static RILL_INLINE V widened(const char* panel, size_t k) {
+    if constexpr (kFormat == Format::BF16)
+      return kOdd ? widen_odd(panel + k * 32) : widen_even(panel + k * 32);
+    if constexpr (kFormat == Format::F16) return load_f16(panel + (k + kOdd) * 32);
+    if constexpr (kFormat == Format::F32)
+      return load(reinterpret_cast<const float*>(panel + (k + kOdd) * 64));
+  }
+};
+
+template <class Weights, bool kOdd, int R>
+RILL_INLINE void block_step(const BlockJob& job, const float* const (&x)[R], size_t k,
                             V (&acc)[R][kBlockPanels]) {
-  V b[kBlockPanels];
+  V w[kBlockPanels];
 #pragma GCC unroll 16
-  for (int p = 0; p < kBlockPanels; ++p) b[p] = load(w + static_cast<size_t>(p) * kPanel);
+  for (size_t p = 0; p < kBlockPanels; ++p) w[p] = Weights::template at<kOdd>(job, k, p);
 #pragma GCC unroll 16
   for (int r = 0; r < R; ++r) {
-    const V a = splat(x[r][k]);
+    const V a = splat(x[r][k + kOdd]);
 #pragma GCC unroll 16
-    for (int p = 0; p < kBlockPanels; ++p) acc[r][p] = fma(b[p], a, acc[r][p]);
+    for (size_t p = 0; p < kBlockPanels; ++p) acc[r][p] = fma(w[p], a, acc[r][p]);
   }
 }
 
-template <bool kOddFirst, int R>
+template <class Weights, bool kOddFirst, int R>
 void block_tile(const BlockJob& job) {
   V acc[R][kBlockPanels];
   const float* x[R];
@@ -60,35 +94,48 @@ void block_tile(const BlockJob& job) {
     each([&](V& sum, size_t at) RILL_INLINE_LAMBDA { sum = load(job.out + at); });
   else
     each([&](V& sum, size_t) RILL_INLINE_LAMBDA { sum = zero(); });
-  const float* w = job.w;
-  for (size_t k = 0; k < job.count; k += 2, w += 2 * kBlockRow) {
-    block_step<R>(x, k + kOddFirst, w + kOddFirst * kBlockRow, acc);
-    block_step<R>(x, k + !kOddFirst, w + !kOddFirst * kBlockRow, acc);
+  const char* ahead = job.ahead;
+  for (size_t k = 0; k < job.count; k += 2) {
+    if (ahead != job.ahead_end) {
+      __builtin_prefetch(ahead, 0, 2);
+      ahead += 64;
+    }
+    block_step<Weights, kOddFirst>(job, x, k, acc);
+    block_step<Weights, !kOddFirst>(job, x, k, acc);
   }
   for (size_t i = 0; i < job.addends; ++i)
     each([&](V& sum, size_t at) RILL_INLINE_LAMBDA { sum = add(load(job.addend[i] + at), sum); });
   each([&](V& sum, size_t at) RILL_INLINE_LAMBDA { store(job.out + at, sum); });
 }
 
-// By number of rows, 1 to kBlockRows.
+// By number of rows, 1 to kBlockRows: of the first tile of a piece, and of the others.
 struct BlockFunctions {
-  BlockFunction rows[kBlockRows + 1];
+  BlockFunction first[kBlockRows + 1], others[kBlockRows + 1];
 };
-template <bool kOddFirst, int R = kBlockRows>
+template <Format kFormat, bool kOddFirst, int R = kBlockRows>
 constexpr void fill_blocks(BlockFunctions& functions) {
   if constexpr (R > 0) {
-    functions.rows[R] = block_tile<kOddFirst, R>;
-    fill_blocks<kOddFirst, R - 1>(functions);
+    functions.first[R] = block_tile<FromPanels<kFormat>, kOddFirst, R>;
+    functions.others[R] = block_tile<FromPiece, kOddFirst, R>;
+    fill_blocks<kFormat, kOddFirst, R - 1>(functions);
   }
 }
-template <bool kOddFirst>
+template <Format kFormat, bool kOddFirst>
 constexpr BlockFunctions block_functions() {
   BlockFunctions functions{};
-  fill_blocks<kOddFirst>(functions);
+  fill_blocks<kFormat, kOddFirst>(functions);
   return functions;
 }
-constexpr BlockFunctions kBlockAscending = block_functions<false>();
-constexpr BlockFunctions kBlockOddFirst = block_functions<true>();
+constexpr BlockFunctions kBlockF32 = block_functions<Format::F32, false>();
+constexpr BlockFunctions kBlockF16 = block_functions<Format::F16, false>();
+constexpr BlockFunctions kBlockAscending = block_functions<Format::BF16, false>();
+constexpr BlockFunctions kBlockOddFirst = block_functions<Format::BF16, true>();
+
+inline const BlockFunctions& block_functions(Format format, Operand operand) {
+  if (format == Format::F32) return kBlockF32;
+  if (format == Format::F16) return kBlockF16;
+  return operand == Operand::BF16 ? kBlockOddFirst : kBlockAscending;
+}
 
 // The widened piece, and the sums of tiles before their epilogue with the left sides of the tree of
 // leaves.
@@ -100,31 +147,10 @@ struct BlockScratch {
   float* sums(size_t out, size_t tile) { return out == kFinal ? final[tile] : level[out][tile]; }
 };
 
-// k in [begin, begin + count) of kBlockPanels panels from `panel` on, as [count][kBlockRow].
-void widen_piece(const PackedMatrix& weight, size_t panel, size_t begin, size_t count, float* out) {
-  const size_t stride = panel_bytes(weight.format, weight.depth);
-  const char* w = reinterpret_cast<const char*>(weight.data) + panel * stride +
-                  panel_bytes(weight.format, begin);
-  for (size_t p = 0; p < kBlockPanels; ++p, w += stride, out += kPanel) {
-    if (weight.format == Format::BF16) {
-      for (size_t k = 0; k < count; k += 2) {
-        store(out + k * kBlockRow, widen_even(w + k * 32));
-        store(out + (k + 1) * kBlockRow, widen_odd(w + k * 32));
-      }
-    } else if (weight.format == Format::F16) {
-      for (size_t k = 0; k < count; ++k) store(out + k * kBlockRow, load_f16(w + k * 32));
-    } else {
-      for (size_t k = 0; k < count; ++k)
-        store(out + k * kBlockRow, load(reinterpret_cast<const float*>(w + k * 64)));
-    }
-  }
-}
-
-// How much of k is widened at once: it fills two thirds of the L1 cache, the rows take the rest.
+// How much of k is widened at once: an eighth of the L2 cache.
 size_t piece_depth() {
-  const size_t floats = level1_bytes() / 3 * 2 / sizeof(float);
-  const size_t k = floats / kBlockRow / kDepthUnit * kDepthUnit;
-  return k < kDepthUnit ? kDepthUnit : k > kMostPiece ? kMostPiece : k;
+  const size_t fit = level2_bytes() / 8 / (kBlockRow * sizeof(float)) / kDepthUnit * kDepthUnit;
+  return fit < kDepthUnit ? kDepthUnit : fit < kMostPiece ? fit : kMostPiece;
 }
 
 // Rows of a group: their activations stay in half of the L2 cache while all panels pass.
@@ -142,9 +168,7 @@ class BlockGroup {
       : job_(job),
         weight_(*job.weight),
         plan_(plan),
-        functions_(weight_.format == Format::BF16 && job.x.operand == Operand::BF16
-                       ? kBlockOddFirst
-                       : kBlockAscending),
+        functions_(block_functions(weight_.format, job.x.operand)),
         rows_(rows),
         tiles_((rows.end - rows.begin + kBlockRows - 1) / kBlockRows),
         depth_(piece_depth()),
@@ -170,13 +194,16 @@ class BlockGroup {
   void run_leaf(size_t panel, const LeafStep& step) {
     BlockJob block{};
     block.x_stride = job_.x.stride_bytes / sizeof(float);
-    block.w = scratch_.piece;
+    block.piece = scratch_.piece;
+    block.panel_stride = panel_bytes(weight_.format, weight_.depth);
+    const char* const panels =
+        reinterpret_cast<const char*>(weight_.data) + panel * block.panel_stride;
     for (size_t k = step.k_begin; k < step.k_end; k += block.count) {
       const size_t rest = step.k_end - k;
       block.count = rest < depth_ ? rest : depth_;
       block.accumulate = k != step.k_begin;
       block.addends = block.count == rest ? step.addends : 0;
-      widen_piece(weight_, panel, k, block.count, scratch_.piece);
+      block.panels = panels + panel_bytes(weight_.format, k);
       for (size_t t = 0; t < tiles_; ++t) {
         const RowRange rows = tile(t);
         block.x =
@@ -184,29 +211,32 @@ class BlockGroup {
         block.out = scratch_.sums(step.out, t);
         for (size_t i = 0; i < block.addends; ++i)
           block.addend[i] = scratch_.level[step.addend[i]][t];
-        expect_piece(panel, k + block.count, t);
+        expect_piece(panel, k + block.count, t, block);
         if (k + block.count == weight_.depth)
           for (size_t p = 0; p < kBlockPanels; p += job_.epilogue == Epilogue::SILU_MUL ? 2 : 1)
             expect_panel(job_, rows, panel + p);
-        functions_.rows[rows.end - rows.begin](block);
+        (t == 0 ? functions_.first : functions_.others)[rows.end - rows.begin](block);
       }
     }
   }
 
-  // Asks for the part of tile `t` of what is widened next: the k that follow, or the next panels.
-  RILL_INLINE void expect_piece(size_t panel, size_t k, size_t t) const {
-    const size_t stride = panel_bytes(weight_.format, weight_.depth);
+  // Tile `t` asks for a part of what is widened next: the k that follow, or the next panels.
+  RILL_INLINE void expect_piece(size_t panel, size_t k, size_t t, BlockJob& block) const {
+    const size_t shares = tiles_ / kBlockPanels;
+    block.ahead = block.ahead_end = nullptr;
+    if (t >= shares * kBlockPanels) return;
     if (k == weight_.depth) {
       panel += kBlockPanels;
       k = 0;
     }
     const size_t rest = weight_.depth - k;
-    const size_t bytes = panel_bytes(weight_.format, rest < depth_ ? rest : depth_);
-    const char* w = reinterpret_cast<const char*>(weight_.data) + panel * stride +
+    const size_t lines = panel_bytes(weight_.format, rest < depth_ ? rest : depth_) / 64;
+    const char* w = reinterpret_cast<const char*>(weight_.data) +
+                    (panel + t % kBlockPanels) * block.panel_stride +
                     panel_bytes(weight_.format, k);
-    for (size_t p = 0; p < kBlockPanels; ++p, w += stride)
-      for (size_t at = bytes * t / tiles_ / 64 * 64; at < bytes * (t + 1) / tiles_; at += 64)
-        __builtin_prefetch(w + at, 0, 2);
+    t /= kBlockPanels;
+    block.ahead = w + lines * t / shares * 64;
+    block.ahead_end = w + lines * (t + 1) / shares * 64;
   }
 
   const LinearJob& job_;

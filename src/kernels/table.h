@@ -232,9 +232,8 @@ struct Kernels {
   bool (*pack)(const PackSource& source, Format format, size_t depth, std::byte* panel);
 };
 
-/// Bytes of one core's L1 data cache and L2 cache, by which blocks are cut (base/topology.h, or a
-/// guess where that does not know).
-size_t level1_bytes();
+/// Bytes of one core's L2 cache, by which blocks are cut (base/topology.h, or a guess where that
+/// does not know).
 size_t level2_bytes();
 
 /// Bytes of AttentionTile::scratch for `keys` keys.
