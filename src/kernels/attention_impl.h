@@ -28,36 +28,33 @@ void raw_scores(const AttentionTile& t, float* s) {
 #if defined(RILL_AMX)
   if (fits_tiles(t)) return scores_on_tiles(t, s);
 #endif
-  const AttentionFamily& family = attention_family(t);
   if (t.kv == Format::INT8)  // of each block after this tile's first: needed before its values are
     for (size_t part = 1; (part - 1) * kBlockTokens < t.keys; ++part)
       for (size_t key = 0; key < kBlockTokens; key += 16)
         __builtin_prefetch(value_scales(t, part) + key, 0, 2);
-  each_stretch(t, family.score_rows,
-               [&](size_t row, size_t rows) { family.score[rows](t, row, s); });
+  scores_by_stretches(t, s);
 }
 void values(const AttentionTile& t, const float* p, const ValueSink& sink) {
 #if defined(RILL_AMX)
   if (fits_tiles(t)) return values_on_tiles(t, p, sink);
 #endif
-  const AttentionFamily& family = attention_family(t);
-  each_stretch(t, family.value_rows,
-               [&](size_t row, size_t rows) { family.value[rows](t, row, p, sink); });
+  values_by_stretches(t, p, sink);
 }
 
 // ---- From scores to probabilities: row by row, part by part (of one pool block each) ----
 
 // Calls f(floats of one row in one part, its keys, keys before it) for all parts.
 template <class F>
-RILL_INLINE void each_part(size_t keys, float* row, const F& f) {
-  for (size_t before = 0; before < keys; before += kBlockTokens, row += kPartFloats)
-    f(row, least(kBlockTokens, keys - before), before);
+RILL_INLINE void each_part(const AttentionTile& t, float* row, const F& f) {
+  const size_t stride = part_floats(t);
+  for (size_t before = 0; before < t.keys; before += kBlockTokens, row += stride)
+    f(row, least(kBlockTokens, t.keys - before), before);
 }
 
 // Puts -infinity where a row does not see the key.
 void mask(const AttentionTile& t, float* s) {
   for (size_t r = 0; r < t.rows; ++r)
-    each_part(t.keys, s + r * kBlockTokens, [&](float* part, size_t keys, size_t before) {
+    each_part(t, s + r * kBlockTokens, [&](float* part, size_t keys, size_t before) {
       const ptrdiff_t visible = t.visible[r] - static_cast<ptrdiff_t>(before);
       for (size_t j = 0; j < keys; j += 16)
         if (visible < static_cast<ptrdiff_t>(j + 16))
@@ -68,16 +65,21 @@ void mask(const AttentionTile& t, float* s) {
 
 RILL_INLINE V largest_of_row(const AttentionTile& t, float* s, size_t row) {
   V most = splat(kNoKey);
-  each_part(t.keys, s + least(row, t.rows - 1) * kBlockTokens,
-            [&](float* part, size_t keys, size_t) {
+  each_part(t, s + least(row, t.rows - 1) * kBlockTokens, [&](float* part, size_t keys, size_t) {
 #pragma GCC unroll 4
-              for (size_t j = 0; j < keys; j += 16) most = max(most, load(part + j));
-            });
+    for (size_t j = 0; j < keys; j += 16) most = max(most, load(part + j));
+  });
   return most;
 }
-// m[row] = the largest score of each row, four rows at a time; m has sixteen places.
+// Calls f(first row) for each sixteen of a tile's rows.
+template <class F>
+RILL_INLINE void each_sixteen(size_t rows, const F& f) {
+  for (size_t r = 0; r < rows; r += 16) f(r);
+}
+
+// m[row] = the largest score of each row, four rows at a time; m has room for a multiple of 16.
 void maxima(const AttentionTile& t, float* s, float* m) {
-  store(m, splat(kNoKey));
+  each_sixteen(t.rows, [&](size_t r) { store(m + r, splat(kNoKey)); });
   for (size_t r = 0; r < t.rows; r += 4)
     store_largest(m + r, largest_of_row(t, s, r), largest_of_row(t, s, r + 1),
                   largest_of_row(t, s, r + 2), largest_of_row(t, s, r + 3));
@@ -109,7 +111,7 @@ RILL_INLINE V put_probabilities(float* part, size_t j, V a, V b, V l) {
 template <Operand kOperand>
 V row_probabilities(const AttentionTile& t, float* row, float m, V l) {
   const V most = max(splat(kLowest), splat(m));  // finite where there is no key
-  each_part(t.keys, row, [&](float* part, size_t keys, size_t) {
+  each_part(t, row, [&](float* part, size_t keys, size_t) {
     const auto p = [&](size_t j)
                        RILL_INLINE_LAMBDA { return exp2_of_score(sub(load(part + j), most)); };
     size_t j = 0;
@@ -138,7 +140,7 @@ RILL_INLINE void put_weights(char* row, size_t at, V a, V b) {
 V row_weights(const AttentionTile& t, float* row, float m, V l) {
   const V most = max(splat(kLowest), splat(m));
   const size_t skipped = t.first % 32;  // 16 or 0
-  each_part(t.keys, row, [&](float* part, size_t keys, size_t before) {
+  each_part(t, row, [&](float* part, size_t keys, size_t before) {
     const float* scales = value_scales(t, before / kBlockTokens) + t.first;
     V w[kBlockTokens / 16];  // all of them before the codes overwrite the scores
 #pragma GCC unroll 4
@@ -189,7 +191,7 @@ RILL_INLINE void join_sums(const float* earlier, const float* l, size_t n, float
 // with earlier[1], and so on.
 void attend(const AttentionTile& t, const SoftmaxState* earlier, size_t count, SoftmaxState out) {
   float* const s = reinterpret_cast<float*>(t.scratch);
-  alignas(64) float largest[16], l[kMostRows * 16];
+  alignas(64) float largest[kMostQueries], l[kMostQueries * 16];
   const AttentionTiles tiles(t);
   raw_scores(t, s);
   if (t.visible) mask(t, s);
@@ -198,33 +200,36 @@ void attend(const AttentionTile& t, const SoftmaxState* earlier, size_t count, S
   Joins joins;
   joins.earlier = earlier;
   joins.count = count;
-  V m = load(largest);
   for (size_t i = 0; i < count; ++i) {
-    m = plan_join(load(earlier[i].m), m, joins.f[i], joins.g[i]);
+    each_sixteen(t.rows, [&](size_t r) {
+      store(largest + r,
+            plan_join(load(earlier[i].m + r), load(largest + r), joins.f[i] + r, joins.g[i] + r));
+    });
     for (size_t r = 0; r < t.rows; ++r)
       join_sums(earlier[i].l + r * 16, l + r * 16, 16, joins.f[i][r], joins.g[i][r], l + r * 16);
   }
   values(t, s, {out.o, false, &joins});
   for (size_t r = 0; r < t.rows; ++r) store(out.l + r * 16, load(l + r * 16));
-  store(out.m, m);
+  each_sixteen(t.rows, [&](size_t r) { store(out.m + r, load(largest + r)); });
 }
 
 void merge(SoftmaxState a, SoftmaxState b, size_t rows, size_t head_dim) {
   const size_t width = padded(head_dim);
-  alignas(64) float f[16], g[16];
-  const V m = plan_join(load(a.m), load(b.m), f, g);
+  alignas(64) float f[kMostQueries], g[kMostQueries];
+  each_sixteen(rows, [&](size_t r) {
+    store(a.m + r, plan_join(load(a.m + r), load(b.m + r), f + r, g + r));
+  });
   for (size_t r = 0; r < rows; ++r) {
     join_sums(a.o + r * width, b.o + r * width, width, f[r], g[r], a.o + r * width);
     join_sums(a.l + r * 16, b.l + r * 16, 16, f[r], g[r], a.l + r * 16);
   }
-  store(a.m, m);
 }
 
 void scores(const AttentionTile& t, float* s, float* m) {
   const AttentionTiles tiles(t);
   raw_scores(t, s);
   if (t.visible) mask(t, s);
-  alignas(64) float largest[16];
+  alignas(64) float largest[kMostQueries];
   maxima(t, s, largest);
   for (size_t r = 0; r < t.rows; ++r) m[r] = m[r] > largest[r] ? m[r] : largest[r];
 }

@@ -9,10 +9,12 @@
 namespace rill {
 namespace {
 
-// Scores of a tile, and in their place the probabilities: [pool blocks][kMostRows][kBlockTokens]
-// floats; a row of probabilities may be shorter.
-constexpr size_t kPartFloats = kMostRows * kBlockTokens;
+// Scores of a tile, and in their place the probabilities: [parts][rows][kBlockTokens] floats, a
+// part for each pool block; a row of probabilities may be shorter.
 constexpr size_t kScoreRowBytes = kBlockTokens * sizeof(float);
+RILL_INLINE size_t part_floats(const AttentionTile& t) {
+  return t.rows * kBlockTokens;
+}
 
 constexpr size_t padded(size_t head_dim) {
   return (head_dim + 15) / 16 * 16;
@@ -26,18 +28,34 @@ constexpr size_t least(size_t a, size_t b) {
 struct Joins {
   const SoftmaxState* earlier;
   size_t count;
-  alignas(64) float f[kMostJoins][16], g[kMostJoins][16];
+  alignas(64) float f[kMostJoins][kMostQueries], g[kMostJoins][kMostQueries];
 };
 
-// One of the products below for a tile's rows from `row` on.
+// Rows of a tile for one of the products below, and how many of its keys they see, a multiple of
+// 16.
+struct Stretch {
+  size_t row, rows, keys;
+};
+// Where K of a part is, and where a copy of it is left.
+struct ScorePart {
+  size_t index;
+  const std::byte* k;
+  char* copy;
+};
+// The same for V of all parts; the copies stand one after the other.
+struct ValueParts {
+  const std::byte* const* v;
+  char* copy;
+};
 struct ValueSink {
   float* o;         // of the tile's first row, [rows][padded(head_dim)]
   bool accumulate;  // go on from what stands there
   const Joins* joins;
 };
-using ScoreFunction = void (*)(const AttentionTile& t, size_t row, float* s);
-using ValueFunction = void (*)(const AttentionTile& t, size_t row, const float* p,
-                               const ValueSink& sink);
+using ScoreFunction = void (*)(const AttentionTile& t, const Stretch& stretch,
+                               const ScorePart& part, float* s);
+using ValueFunction = void (*)(const AttentionTile& t, const Stretch& stretch,
+                               const ValueParts& parts, const float* p, const ValueSink& sink);
 
 // Asks for memory (to come as near as the L2 cache) a fixed distance before it is read, where rows
 // lie one after the other and what comes after them lies elsewhere. The processor's own prefetching
@@ -83,17 +101,21 @@ class Ahead {
   size_t row_bytes_, left_;
 };
 
+// What a kind of product does with the copy of K and V as floats: nothing, make it, read it.
+enum class Copy { NONE, KEEPS, READS };
+
 // How the products read their operands: a kind of product of product_impl.h and the bytes of an
 // element of Q and P.
-template <class P, size_t kBytes>
+template <class P, size_t kBytes, Copy kOfBlock = Copy::NONE>
 struct FloatKind {
   using Product = P;
+  static constexpr Copy kCopy = kOfBlock;
   static constexpr size_t kQueryRowBytes = kQuerySlice * kBytes;
 
   // Adds the inputs from k on, of which job.w is the row.
   template <int R, int N>
   static RILL_INLINE void step(ProductJob& job, size_t, V (&acc)[R][N], Ahead& ahead) {
-    ahead.ask<N * Product::kStepBytes>();
+    if constexpr (kCopy != Copy::READS) ahead.ask<N * Product::kStepBytes>();
     Product::template step<R, N>(job, job.w, 0, acc, Part{0, N});
     job.x += Product::kStep * kBytes;
   }
@@ -103,6 +125,7 @@ struct RunKind {
   struct Product : RunSums {
     static constexpr size_t kStep = 2, kStepBytes = 64;  // a pair
   };
+  static constexpr Copy kCopy = Copy::NONE;
   static constexpr size_t kQueryRowBytes = activation_bytes(Operand::BF16X32, kQuerySlice);
 
   // All of a job's k. The first of them is the k_begin-th of its run.
@@ -122,6 +145,7 @@ struct RunKind {
 // Codes of queries and keys. Those of a query, their scales and their sums stand apart.
 struct CodeScores {
   using Product = IntProduct<Format::INT8>;
+  static constexpr Copy kCopy = Copy::NONE;
   static constexpr size_t kQueryRowBytes = activation_bytes(Operand::Q8, kQuerySlice);
 
   template <int R, int N>
@@ -143,6 +167,7 @@ struct CodeValueProduct {
 };
 struct CodeValues {
   using Product = CodeValueProduct;
+  static constexpr Copy kCopy = Copy::NONE;
 
   template <int R, int N>
   static RILL_INLINE void step(ProductJob& job, size_t k, V (&acc)[R][N], Ahead& ahead) {
@@ -204,52 +229,52 @@ constexpr int value_panels(int rows) {
 
 // Adds all of a job's k to acc. The rows of w, one for each step, are row_bytes apart.
 template <class Kind, int R, int P>
-RILL_INLINE void run_rows(ProductJob job, size_t row_bytes, Ahead& ahead, V (&acc)[R][P]) {
+RILL_INLINE void run_rows(ProductJob& job, size_t row_bytes, Ahead& ahead, V (&acc)[R][P]) {
   using Product = typename Kind::Product;
   job.w_stride = Product::kStepBytes;
   if constexpr (requires { Kind::template run_rows<R, P>; }) {
     Kind::template run_rows<R, P>(job, row_bytes, ahead, acc);
+    job.w += job.k_end / Product::kStep * row_bytes;
   } else {
     for (size_t k = 0; k < job.k_end; k += Product::kStep) {
       Kind::template step<R, P>(job, k, acc, ahead);
       job.w += row_bytes;
+      if constexpr (Kind::kCopy == Copy::KEEPS) job.copy += 2 * row_bytes;
     }
   }
 }
 
-// s[part][row + r][key] = q · k for R rows and all keys of the tile.
+// s[part][row + r][key] = q · k for the stretch's R rows and the keys of a part that they see.
 template <class Kind, int R>
-void score_rows(const AttentionTile& t, size_t row, float* s) {
+void score_rows(const AttentionTile& t, const Stretch& stretch, const ScorePart& part, float* s) {
   using Product = typename Kind::Product;
   constexpr size_t kRowBytes = kBlockTokens / kPanel * Product::kStepBytes;
   const size_t first = t.first / kPanel * Product::kStepBytes;
-  for (size_t part = 0; part * kBlockTokens < t.keys; ++part) {
-    const size_t keys = least(kBlockTokens, t.keys - part * kBlockTokens);
-    const bool last = part * kBlockTokens + keys == t.keys;
-    const char* k = reinterpret_cast<const char*>(t.k[part]) + first;
-    const char* next =
-        reinterpret_cast<const char*>(last && Ahead::kFew<R> ? t.v[0] : t.k[part + 1]);
-    float* const out = s + part * kPartFloats + row * kBlockTokens;
-    each_tile<Product::panels(R)>(keys / kPanel, [&]<int P>(size_t panel) RILL_INLINE_LAMBDA {
-      V acc[R][P];
-      clear(acc);
-      const size_t column = panel * Product::kStepBytes;
-      ProductJob job{};
-      job.w = k + column;
-      job.x_stride = Kind::kQueryRowBytes;
-      job.x_depth = kQuerySlice;
-      const size_t steps = (t.head_dim + Product::kStep - 1) / Product::kStep;
-      Ahead ahead(job.w, next + column, steps, kRowBytes, Ahead::kFew<R>);
-      const char* q = reinterpret_cast<const char*>(t.q) + row * Kind::kQueryRowBytes;
-      for (size_t d = 0; d < t.head_dim; d += kQuerySlice, q += t.q_slice_bytes) {
-        job.x = q;
-        job.k_end = least(kQuerySlice, t.head_dim - d);
-        run_rows<Kind>(job, kRowBytes, ahead, acc);
-        job.w += kQuerySlice / Product::kStep * kRowBytes;
-      }
-      store_tile(acc, out + panel * kPanel, kBlockTokens);
-    });
-  }
+  const size_t keys = least(kBlockTokens, stretch.keys - part.index * kBlockTokens);
+  const bool last = (part.index + 1) * kBlockTokens >= t.keys;
+  const char* from = reinterpret_cast<const char*>(part.k) + first;
+  const char* next =
+      reinterpret_cast<const char*>(last && Ahead::kFew<R> ? t.v[0] : t.k[part.index + 1]);
+  float* const out = s + part.index * part_floats(t) + stretch.row * kBlockTokens;
+  each_tile<Product::panels(R)>(keys / kPanel, [&]<int P>(size_t panel) RILL_INLINE_LAMBDA {
+    V acc[R][P];
+    clear(acc);
+    const size_t column = panel * Product::kStepBytes;
+    ProductJob job{};
+    job.w = from + column;
+    if constexpr (Kind::kCopy == Copy::KEEPS) job.copy = part.copy + 2 * (first + column);
+    job.x_stride = Kind::kQueryRowBytes;
+    job.x_depth = kQuerySlice;
+    const size_t steps = (t.head_dim + Product::kStep - 1) / Product::kStep;
+    Ahead ahead(job.w, next + column, steps, kRowBytes, Ahead::kFew<R>);
+    const char* q = reinterpret_cast<const char*>(t.q) + stretch.row * Kind::kQueryRowBytes;
+    for (size_t d = 0; d < t.head_dim; d += kQuerySlice, q += t.q_slice_bytes) {
+      job.x = q;
+      job.k_end = least(kQuerySlice, t.head_dim - d);
+      run_rows<Kind>(job, kRowBytes, ahead, acc);
+    }
+    store_tile(acc, out + panel * kPanel, kBlockTokens);
+  });
 }
 
 // The tile's R rows after joins[i] of them: what the contract calls merge(earlier, block).
@@ -270,12 +295,16 @@ RILL_INLINE void join_tile(const Joins& joins, size_t row, size_t offset, size_t
   }
 }
 
-// o[row + r][dimension] = sum of p * v over the tile's keys, joined with the earlier states.
+// o[row + r][dimension] = sum of p * v over the keys that the stretch's R rows see, joined with the
+// earlier states.
 template <class Kind, int R>
-void value_rows(const AttentionTile& t, size_t row, const float* p, const ValueSink& sink) {
+void value_rows(const AttentionTile& t, const Stretch& stretch, const ValueParts& parts,
+                const float* p, const ValueSink& sink) {
   using Product = typename Kind::Product;
+  const size_t row = stretch.row;
   const size_t width = padded(t.head_dim), row_bytes = width / kPanel * Product::kStepBytes;
   const size_t first = t.first / Product::kStep * row_bytes;
+  const size_t part_bytes = kBlockTokens / Product::kStep * row_bytes;
   each_tile<value_panels<Product>(R)>(width / kPanel, [&]<int P>(size_t panel) RILL_INLINE_LAMBDA {
     V acc[R][P];
     float* const out = sink.o + row * width + panel * kPanel;
@@ -285,15 +314,17 @@ void value_rows(const AttentionTile& t, size_t row, const float* p, const ValueS
       clear(acc);
     const size_t column = panel * Product::kStepBytes;
     const char* x = reinterpret_cast<const char*>(p) + row * kScoreRowBytes;
-    for (size_t part = 0; part * kBlockTokens < t.keys; ++part) {
+    for (size_t part = 0; part * kBlockTokens < stretch.keys; ++part) {
       ProductJob job{};
-      job.x = x + part * kPartFloats * sizeof(float);
+      job.x = x + part * part_floats(t) * sizeof(float);
       job.x_stride = kScoreRowBytes;
       job.k_begin = t.first % 32;  // of a run
-      job.k_end = least(kBlockTokens, t.keys - part * kBlockTokens);
-      const bool last = part * kBlockTokens + job.k_end == t.keys;
+      job.k_end = least(kBlockTokens, stretch.keys - part * kBlockTokens);
+      const bool last = (part + 1) * kBlockTokens >= t.keys;
       job.k_end += t.first % Product::kStep;
-      job.w = reinterpret_cast<const char*>(t.v[part]) + first + column;
+      job.w = reinterpret_cast<const char*>(parts.v[part]) + first + column;
+      if constexpr (Kind::kCopy == Copy::KEEPS)
+        job.copy = parts.copy + 2 * (part * part_bytes + first + column);
       const char* next =
           reinterpret_cast<const char*>(last && Ahead::kFew<R> ? t.k[part + 1] : t.v[part + 1]);
       const size_t steps = (job.k_end + Product::kStep - 1) / Product::kStep;
@@ -312,11 +343,14 @@ void value_rows(const AttentionTile& t, size_t row, const float* p, const ValueS
   });
 }
 
-// The functions of one kind of scores and one of values by number of rows.
+// The functions of one kind of scores and one of values by number of rows. In a tile of several
+// times score_rows `first` takes some rows, asks for what comes next and, if K and V are not
+// floats, leaves them as floats; `tall` takes the others, which read those.
 struct AttentionFamily {
   int score_rows, value_rows;  // the most
   ScoreFunction score[kMostRows + 1];
   ValueFunction value[kMostRows + 1];
+  const AttentionFamily *first, *tall;
 };
 template <class Kind, int R = Kind::Product::kRows>
 constexpr void fill_scores(AttentionFamily& family) {
@@ -333,22 +367,53 @@ constexpr void fill_values(AttentionFamily& family) {
   }
 }
 template <class Scores, class Values = Scores>
-constexpr AttentionFamily attention_family_of() {
+constexpr AttentionFamily attention_family_of(const AttentionFamily* first = nullptr,
+                                              const AttentionFamily* tall = nullptr) {
   AttentionFamily family{};
   family.score_rows = Scores::Product::kRows;
   family.value_rows = Values::Product::kRows;
+  family.first = first;
+  family.tall = tall;
   fill_scores<Scores>(family);
   fill_values<Values>(family);
   return family;
 }
 
-constexpr size_t kBf16Bytes = kBf16Dot ? 2 : 4;  // of a bf16 operand
-constexpr AttentionFamily kAttendF32 = attention_family_of<FloatKind<PlainProduct<LoadF32>, 4>>();
-constexpr AttentionFamily kAttendF16 = attention_family_of<FloatKind<PlainProduct<LoadF16>, 4>>();
-constexpr AttentionFamily kAttendAscending =
-    attention_family_of<FloatKind<PairProduct<false>, 4>>();
+// A product whose weights are floats already, in tiles that load least for each multiplication:
+// on a Xeon 6 x 4 runs at 99 % of the FMA peak where 12 x 2 does at 92 %.
+template <class P>
+struct Tall : P {
+  static constexpr int kRows = kRegisters >= 32 ? 6 : P::kRows;
+};
+
+template <class P, Copy kCopy = Copy::NONE>
+using Fp32Kind = FloatKind<P, sizeof(float), kCopy>;
+constexpr AttentionFamily kTallF32 =
+    attention_family_of<Fp32Kind<Tall<PlainProduct<LoadF32>>, Copy::READS>>();
+constexpr AttentionFamily kFirstF32 = attention_family_of<Fp32Kind<PlainProduct<LoadF32>>>();
+constexpr AttentionFamily kAttendF32 =
+    attention_family_of<Fp32Kind<PlainProduct<LoadF32>>>(&kFirstF32, &kTallF32);
+constexpr AttentionFamily kFirstF16 =
+    attention_family_of<Fp32Kind<PlainProduct<KeepF16>, Copy::KEEPS>>();
+constexpr AttentionFamily kAttendF16 =
+    attention_family_of<Fp32Kind<PlainProduct<LoadF16>>>(&kFirstF16, &kTallF32);
+
+template <bool kOddFirst>
+constexpr AttentionFamily kTallPairs =
+    attention_family_of<Fp32Kind<Tall<PairProduct<kOddFirst, LoadFloatPairs>>, Copy::READS>>();
+template <bool kOddFirst>
+constexpr AttentionFamily kFirstPairs =
+    attention_family_of<Fp32Kind<PairProduct<kOddFirst, KeepPairs>, Copy::KEEPS>>();
+template <bool kOddFirst>
+constexpr AttentionFamily kAttendPairs = attention_family_of<Fp32Kind<PairProduct<kOddFirst>>>(
+    &kFirstPairs<kOddFirst>, &kTallPairs<kOddFirst>);
+
+#if defined(RILL_BF16_DOT)
 constexpr AttentionFamily kAttendOddFirst =
-    attention_family_of<FloatKind<Bf16Product, kBf16Bytes>>();
+    attention_family_of<FloatKind<Bf16Product, sizeof(uint16_t)>>();
+#else
+constexpr const AttentionFamily& kAttendOddFirst = kAttendPairs<true>;
+#endif
 constexpr AttentionFamily kAttendRuns = attention_family_of<RunKind>();
 constexpr AttentionFamily kAttendInt8 = attention_family_of<CodeScores, CodeValues>();
 
@@ -358,17 +423,84 @@ inline const AttentionFamily& attention_family(const AttentionTile& t) {
   if (t.kv == Format::INT8) return kAttendInt8;
   return t.operand == Operand::BF16      ? kAttendOddFirst
          : t.operand == Operand::BF16X32 ? kAttendRuns
-                                         : kAttendAscending;
+                                         : kAttendPairs<false>;
 }
 
-// Calls f(row, R) for stretches of nearly equal height of at most `rows`: the register tiles'.
+// How many of the tile's keys are seen by any of some rows, rounded up to 16.
+RILL_INLINE size_t keys_seen(const AttentionTile& t, size_t row, size_t rows) {
+  if (!t.visible) return t.keys;
+  int32_t most = 0;
+  for (size_t r = row; r < row + rows; ++r) most = most > t.visible[r] ? most : t.visible[r];
+  return least(t.keys, (static_cast<size_t>(most) + 15) / 16 * 16);
+}
+
+// Calls f(stretch) for stretches of the first `rows` rows, of nearly equal height of at most
+// `most`, a register tile's.
 template <class F>
-RILL_INLINE void each_stretch(const AttentionTile& t, int rows, const F& f) {
-  const size_t most = static_cast<size_t>(rows), count = (t.rows + most - 1) / most;
+RILL_INLINE void each_stretch(const AttentionTile& t, size_t rows, int most, const F& f) {
+  const size_t count = (rows + static_cast<size_t>(most) - 1) / static_cast<size_t>(most);
   for (size_t i = 0; i < count; ++i) {
-    const size_t begin = t.rows * i / count;
-    f(begin, t.rows * (i + 1) / count - begin);
+    const size_t first = rows * i / count, last = rows * (i + 1) / count;
+    f(Stretch{first, last - first, keys_seen(t, first, last - first)});
   }
+}
+
+// How a tile's rows meet its keys: `first_rows` of them at the end, which see most, before the
+// others.
+struct TilePlan {
+  TilePlan(const AttentionTile& t)
+      : first(&attention_family(t)), others(first), first_rows(0), copy(nullptr) {
+    const auto most = static_cast<size_t>(first->score_rows);
+    const bool floats = t.kv == Format::F32;
+    const bool fits = floats || (t.scratch && widened_bytes(t.kv, t.head_dim, t.keys) > 0);
+    if (!first->tall || t.rows <= most || !fits) return;
+    others = first->tall;
+    first = first->first;
+    first_rows = most;
+    if (!floats)  // after the scores
+      copy = reinterpret_cast<char*>(t.scratch) + attention_scratch_bytes(t.keys, t.rows);
+  }
+  size_t rest(const AttentionTile& t) const { return t.rows - first_rows; }
+  // They meet all keys, so that the copy is whole.
+  Stretch first_stretch(const AttentionTile& t) const { return {rest(t), first_rows, t.keys}; }
+
+  const AttentionFamily *first, *others;
+  size_t first_rows;
+  char* copy;  // of K, and then of V; null where they are floats
+};
+
+void scores_by_stretches(const AttentionTile& t, float* s) {
+  const TilePlan plan(t);
+  for (size_t part = 0; part * kBlockTokens < t.keys; ++part) {
+    const std::byte* k = t.k[part];
+    if (plan.first_rows > 0)
+      plan.first->score[plan.first_rows](t, plan.first_stretch(t), {part, k, plan.copy}, s);
+    // Each part's copy is in the same place, which stays in a near cache.
+    if (plan.copy) k = reinterpret_cast<const std::byte*>(plan.copy);
+    each_stretch(t, plan.rest(t), plan.others->score_rows,
+                 [&](const Stretch& stretch) RILL_INLINE_LAMBDA {
+                   if (stretch.keys > part * kBlockTokens)
+                     plan.others->score[stretch.rows](t, stretch, {part, k, nullptr}, s);
+                 });
+  }
+}
+
+void values_by_stretches(const AttentionTile& t, const float* p, const ValueSink& sink) {
+  const TilePlan plan(t);
+  const std::byte* const* v = t.v;
+  const std::byte* copied[kMostBlockTokens / kBlockTokens];
+  if (plan.first_rows > 0)
+    plan.first->value[plan.first_rows](t, plan.first_stretch(t), {v, plan.copy}, p, sink);
+  if (plan.copy) {
+    const size_t part_bytes = attention_scratch_bytes(kBlockTokens, padded(t.head_dim));
+    for (size_t part = 0; part * kBlockTokens < t.keys; ++part)
+      copied[part] = reinterpret_cast<const std::byte*>(plan.copy) + part * part_bytes;
+    v = copied;
+  }
+  each_stretch(t, plan.rest(t), plan.others->value_rows,
+               [&](const Stretch& stretch) RILL_INLINE_LAMBDA {
+                 plan.others->value[stretch.rows](t, stretch, {v, nullptr}, p, sink);
+               });
 }
 
 }  // namespace

@@ -22,6 +22,7 @@ struct ProductJob {
   size_t out_stride;
   bool accumulate;  // go on from what `out` holds, else from +0
   size_t ahead;     // bytes of w to ask for before they are needed, 0: as the processor does
+  char* copy;       // where loads that keep what they widen put what is read at `w`
   // Sums to add to the result, one after the other, laid out like `out`: earlier leaves.
   size_t addends;
   const float* addend[3];
@@ -60,14 +61,25 @@ RILL_INLINE size_t row_of(const ProductJob& job, int r) {
   return static_cast<size_t>(r) * job.x_stride;
 }
 
-// fp32 activations; weights of any type that widens to sixteen floats per k.
+// fp32 activations; weights of any type that widens to sixteen floats per k. `at` is where they
+// stand.
 struct LoadF32 {
   static constexpr size_t kBytes = 64;
-  static RILL_INLINE V at(const char* w) { return load(reinterpret_cast<const float*>(w)); }
+  static RILL_INLINE V from(const ProductJob&, const char* at) {
+    return load(reinterpret_cast<const float*>(at));
+  }
 };
 struct LoadF16 {
   static constexpr size_t kBytes = 32;
-  static RILL_INLINE V at(const char* w) { return load_f16(w); }
+  static RILL_INLINE V from(const ProductJob&, const char* at) { return load_f16(at); }
+};
+// Leaves the floats at job.copy, as LoadF32 reads them.
+struct KeepF16 : LoadF16 {
+  static RILL_INLINE V from(const ProductJob& job, const char* at) {
+    const V w = load_f16(at);
+    store(reinterpret_cast<float*>(job.copy + 2 * (at - job.w)), w);
+    return w;
+  }
 };
 template <class Load>
 struct PlainProduct {
@@ -81,7 +93,7 @@ struct PlainProduct {
     V b[P];
 #pragma GCC unroll 16
     for (int p = 0; p < part.count; ++p)
-      b[p] = Load::at(w + panel_of(job, part, p) + k * Load::kBytes);
+      b[p] = Load::from(job, w + panel_of(job, part, p) + k * Load::kBytes);
 #pragma GCC unroll 16
     for (int r = 0; r < R; ++r) {
       const V a = splat(reinterpret_cast<const float*>(job.x + row_of(job, r))[k]);
@@ -92,12 +104,38 @@ struct PlainProduct {
   }
 };
 
+// A pair's even or odd elements of sixteen outputs: from bf16, or floats that stand one after the
+// other.
+struct LoadPairs {
+  static constexpr size_t kBytes = 64;
+  template <bool kOdd>
+  static RILL_INLINE V from(const ProductJob&, const char* at) {
+    return kOdd ? widen_odd(at) : widen_even(at);
+  }
+};
+struct LoadFloatPairs {
+  static constexpr size_t kBytes = 128;
+  template <bool kOdd>
+  static RILL_INLINE V from(const ProductJob&, const char* at) {
+    return load(reinterpret_cast<const float*>(at + kOdd * 64));
+  }
+};
+// Leaves the floats at job.copy, as LoadFloatPairs reads them.
+struct KeepPairs : LoadPairs {
+  template <bool kOdd>
+  static RILL_INLINE V from(const ProductJob& job, const char* at) {
+    const V w = LoadPairs::from<kOdd>(job, at);
+    store(reinterpret_cast<float*>(job.copy + 2 * (at - job.w) + kOdd * 64), w);
+    return w;
+  }
+};
+
 // bf16 pairs against fp32 activations: k ascending, or each pair's odd element first (the order of
 // VDPBF16PS, whose operands are bf16 on both sides).
-template <bool kOddFirst>
+template <bool kOddFirst, class Load = LoadPairs>
 struct PairProduct {
   static constexpr int kRows = kFloatRows;
-  static constexpr size_t kStep = 2, kStepBytes = 64;
+  static constexpr size_t kStep = 2, kStepBytes = Load::kBytes;
   static constexpr int panels(int rows) { return float_panels(rows); }
 
   // One half of the pair for k, which stands at `pairs` for panel 0.
@@ -106,10 +144,8 @@ struct PairProduct {
                                const Part& part) {
     V b[P];
 #pragma GCC unroll 16
-    for (int p = 0; p < part.count; ++p) {
-      const char* pair = pairs + panel_of(job, part, p);
-      b[p] = kOdd ? widen_odd(pair) : widen_even(pair);
-    }
+    for (int p = 0; p < part.count; ++p)
+      b[p] = Load::template from<kOdd>(job, pairs + panel_of(job, part, p));
 #pragma GCC unroll 16
     for (int r = 0; r < R; ++r) {
       const V a = splat(reinterpret_cast<const float*>(job.x + row_of(job, r))[k + kOdd]);
@@ -121,8 +157,9 @@ struct PairProduct {
   template <int R, int P>
   static RILL_INLINE void step(const ProductJob& job, const char* w, size_t k, V (&acc)[R][P],
                                const Part& part) {
-    half<R, P, kOddFirst>(job, w + k * 32, k, acc, part);
-    half<R, P, !kOddFirst>(job, w + k * 32, k, acc, part);
+    const char* pairs = w + k / 2 * kStepBytes;
+    half<R, P, kOddFirst>(job, pairs, k, acc, part);
+    half<R, P, !kOddFirst>(job, pairs, k, acc, part);
   }
 };
 

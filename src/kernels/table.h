@@ -17,10 +17,13 @@ namespace rill {
 constexpr size_t kPanel = 16;
 /// k is padded with zeros to a multiple of this.
 constexpr size_t kDepthUnit = 32;
-/// Tokens in a block of the KV cache.
-constexpr size_t kBlockTokens = 64;
-/// The most query rows of one attention tile.
+/// Tokens in a block of the KV cache, and the most in a block of attention.
+constexpr size_t kBlockTokens = 64, kMostBlockTokens = 1024;
+/// The most rows of a register tile.
 constexpr size_t kMostRows = 12;
+/// The most query rows of one attention tile: they meet a block of K and V together, in register
+/// tiles of kMostRows or fewer.
+constexpr size_t kMostQueries = 96;
 /// Query rows of attention are kept in slices of so many dimensions, so that rows of every head
 /// size stand equally far apart.
 constexpr size_t kQuerySlice = 128;
@@ -111,17 +114,19 @@ struct LinearJob {
 ///   l   sum of exp2(s - m), kept in sixteen lanes (lane = key mod 16)
 ///   o   sum of exp2(s - m) * v
 struct SoftmaxState {
-  float* m;  // [kMostRows]
-  float* l;  // [kMostRows][16]
-  float* o;  // [kMostRows][o_stride], o_stride = head_dim rounded up to 16
+  float* m;  // [rows], room for a multiple of 16
+  float* l;  // [rows][16]
+  float* o;  // [rows][o_stride], o_stride = head_dim rounded up to 16
 };
 
-/// Floats of one SoftmaxState: m is followed by l and o (each aligned to 64 bytes).
-static constexpr size_t state_floats(size_t head_dim) {
-  return 16 + kMostRows * 16 + kMostRows * ((head_dim + 15) / 16 * 16);
+/// Floats of the SoftmaxState of up to `rows` rows: m is followed by l and o (each aligned to 64
+/// bytes).
+static constexpr size_t state_floats(size_t head_dim, size_t rows) {
+  return (rows + 15) / 16 * 16 + rows * (16 + (head_dim + 15) / 16 * 16);
 }
-[[maybe_unused]] static inline SoftmaxState state_at(float* base) {
-  return {base, base + 16, base + 16 + kMostRows * 16};
+[[maybe_unused]] static inline SoftmaxState state_at(float* base, size_t rows) {
+  float* const l = base + (rows + 15) / 16 * 16;
+  return {base, l, l + rows * 16};
 }
 
 /// A tile of query rows against the keys of one attention block (or, for standard attention, of
@@ -137,7 +142,7 @@ struct AttentionTile {
   Format kv;        // F32, F16, BF16 or INT8
   Operand operand;  // F32, BF16 or BF16X32: what the probabilities are
   size_t head_dim;
-  size_t rows;  // 1 to kMostRows
+  size_t rows;  // 1 to kMostQueries
   // Of each slice of dimensions [rows][activation_bytes(o, kQuerySlice)], as convert writes it; o
   // is query_operand(kv, operand).
   const std::byte* q;
@@ -149,7 +154,7 @@ struct AttentionTile {
   size_t first;            // offset of the first key in k[0], a multiple of 16; 0 if there are more
   size_t keys;             // a multiple of 16; keys past the visible ones are multiplied by +0
   const int32_t* visible;  // [rows] keys from `first` on that the row sees, <= 0 none; null: all
-  std::byte* scratch;      // attention_scratch_bytes(keys)
+  std::byte* scratch;      // attention_scratch_bytes(keys, rows), for attend() widened_bytes() more
 };
 
 /// What queries are multiplied as: int8 keys want codes too.
@@ -214,7 +219,7 @@ struct Kernels {
   void (*merge)(SoftmaxState a, SoftmaxState b, size_t rows, size_t head_dim);
 
   /// Standard attention, step 1: the scores of tile.keys keys in the kernels' own order,
-  /// attention_scratch_bytes(keys), and m[row] = max(m[row], scores).
+  /// attention_scratch_bytes(keys, rows), and m[row] = max(m[row], scores).
   void (*scores)(const AttentionTile& tile, float* scores, float* m);
 
   /// Standard attention, step 2: adds the keys of `tile` with the given maximum state.m to the
@@ -236,9 +241,17 @@ struct Kernels {
 /// does not know).
 size_t level2_bytes();
 
-/// Bytes of AttentionTile::scratch for `keys` keys.
-static constexpr size_t attention_scratch_bytes(size_t keys) {
-  return (keys + kBlockTokens - 1) / kBlockTokens * kBlockTokens * kMostRows * 4;
+/// Bytes of the scores of `rows` rows with `keys` keys.
+static constexpr size_t attention_scratch_bytes(size_t keys, size_t rows) {
+  return (keys + kBlockTokens - 1) / kBlockTokens * kBlockTokens * rows * 4;
+}
+/// Bytes in which attend() keeps K, and then V, of a block as fp32 for all register tiles of a
+/// tile; 0 where it does not.
+static constexpr size_t widened_bytes(Format kv, size_t head_dim, size_t keys) {
+  constexpr size_t kMost = size_t{1} << 20;
+  const size_t bytes = attention_scratch_bytes(keys, (head_dim + 15) / 16 * 16);
+  const bool narrow = kv == Format::BF16 || kv == Format::F16;
+  return narrow && keys <= kMostBlockTokens && bytes <= kMost ? bytes : 0;
 }
 
 }  // namespace rill

@@ -39,13 +39,13 @@ void attend(const AttentionProblem& p, const ArithmeticOptions& options, Runtime
   KvCache cache({1, p.kv_heads, p.head_dim}, shape.kv, p.kv_tokens);
   KvSequence sequence(cache);
   sequence.extend(p.kv_tokens);
-  constexpr size_t kMostQueries = 256;
-  Attention attention(shape, runtime, std::min(kMostQueries, p.tokens), p.kv_tokens);
+  constexpr size_t kChunk = 256;
+  Attention attention(shape, runtime, std::min(kChunk, p.tokens), p.kv_tokens);
   const auto scale =
       static_cast<float>(0x1.71547652b82fep+0 / std::sqrt(static_cast<double>(p.head_dim)));
 
-  for (size_t first = 0; first < p.tokens; first += kMostQueries) {
-    const size_t tokens = std::min(kMostQueries, p.tokens - first);
+  for (size_t first = 0; first < p.tokens; first += kChunk) {
+    const size_t tokens = std::min(kChunk, p.tokens - first);
     const AttentionQueries queries = {&sequence, 0, tokens, p.position + first, p.causal};
     attention.plan({&queries, 1}, RowShares{tokens});
     runtime.team.run([&](Worker& worker) {

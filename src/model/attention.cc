@@ -49,7 +49,6 @@ Attention::Attention(const AttentionShape& shape, Runtime runtime, size_t most_r
     : shape_(shape),
       runtime_(runtime),
       q_bytes_(query_bytes(shape, runtime.kernels)),
-      state_floats_(state_floats(shape.head_dim)),
       most_rows_(most_rows),
       most_context_(most_context),
       memory_(scratch_bytes(shape, runtime.kernels, runtime.team.size(), most_rows, most_context),
@@ -60,7 +59,7 @@ Attention::Attention(const AttentionShape& shape, Runtime runtime, size_t most_r
   // At most a chunk for each sequence and each rank whose share begins within one.
   const size_t chunks = most_rows + shape.sp.count;
   const size_t parts = shape.sp.count > 1 ? states_.own_parts().size() : 1;
-  const size_t tiles = most_rows * shape.kv_heads * tiles_of(shape.group);
+  const size_t tiles = most_rows * shape.kv_heads * least_tiles(shape.group);
   queries_.reserve(chunks);
   chunks_.reserve(chunks);
   parts_.reserve(kStripes);
@@ -96,12 +95,12 @@ void Attention::set_query(size_t head, size_t row, const float* q) {
   }
 }
 
-Attention::Tile Attention::tile_at(const Task& task, size_t offset) const {
+Attention::Tile Attention::tile_of(const Task& task) const {
   Tile tile{};
   tile.queries = &queries_[task.queries];
   tile.kv_head = task.kv_head;
-  tile.first = task.first + offset;
-  tile.rows = std::min(kMostRows, task.rows - offset);
+  tile.first = task.first;
+  tile.rows = task.rows;
   const size_t group = shape_.group_of(task.kv_head);
   tile.q = query(task.kv_head, 0, tile.queries->row * group + tile.first);
   tile.q_slice_bytes = most_rows_ * group * q_bytes_;
@@ -167,7 +166,7 @@ StateRanks::Place Attention::place_of(const Tile& tile) const {
 
 // All ranks' parts of a tile in tree order. The first one holds key 0, which every row sees.
 void Attention::join_parts(const Task& task, std::byte* scratch, const Output& out) {
-  const Tile tile = tile_at(task, 0);
+  const Tile tile = tile_of(task);
   const StateRanks::Place place = place_of(tile);
   const Kernels& kernels = runtime_.kernels;
   const auto merge = shape_.type == AttentionType::STREAMING ? kernels.merge : kernels.add;
@@ -183,7 +182,8 @@ void Attention::join_parts(const Task& task, std::byte* scratch, const Output& o
       if (states_.present(parts[i], tile.most)) present[count++] = {rank, i, parts[i]};
   }
   present[count].stripes = {kStripes, kStripes};
-  StripeTree tree(lay_out_thread(shape_, most_context_, scratch).states, state_floats_);
+  StripeTree tree(lay_out_thread(shape_, most_context_, scratch).states, shape_.head_dim,
+                  tile_rows(tile.rows));
   for (size_t i = 0; i < count; ++i) {
     states_.get(place, present[i].rank, present[i].index, tree.own());
     const auto level = static_cast<size_t>(std::countr_zero(length(present[i].stripes)));

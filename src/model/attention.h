@@ -79,10 +79,10 @@ class Attention {
   void join(Worker& worker, const Output& out);
 
  private:
-  // Some tiles of one sequence and KV head; rows are (token, head of the group), folded.
+  // A tile of one sequence and KV head; rows are (token, head of the group), folded.
   struct Task {
     uint32_t queries, kv_head;
-    uint32_t first, rows;  // folded rows, at most kPassesPerTask tiles
+    uint32_t first, rows;  // folded rows
     uint32_t part;         // of this rank's subtrees of the stripes (streaming)
     size_t cost;
   };
@@ -99,7 +99,7 @@ class Attention {
                          size_t most_rows, size_t most_context, std::byte* base);
 
   std::byte* query(size_t kv_head, size_t slice, size_t folded_row) const;
-  Tile tile_at(const Task& task, size_t offset) const;
+  Tile tile_of(const Task& task) const;
   size_t sees(const AttentionQueries& queries, size_t token) const;
   std::byte* thread_scratch(const Worker& worker) const;
   void stream(const Task& task, size_t layer, std::byte* scratch, const Output& out);
@@ -108,7 +108,7 @@ class Attention {
   void join_parts(const Task& task, std::byte* scratch, const Output& out);
   void cut_queries(std::span<const AttentionQueries> queries, const RowShares& shares);
   void choose_parts(size_t tiles, size_t longest);
-  void add_tasks(size_t chunk, size_t per_task);
+  void add_tasks(size_t chunk, size_t rows);
   bool holds(size_t key) const;
   StateRanks::Place place_of(const Tile& tile) const;
   void join(const JoinChain& chain, size_t rows,
@@ -117,7 +117,7 @@ class Attention {
 
   const AttentionShape shape_;
   const Runtime runtime_;
-  const size_t q_bytes_, state_floats_, most_rows_, most_context_;
+  const size_t q_bytes_, most_rows_, most_context_;
   Buffer memory_;
   Scratch scratch_;
   StateRanks states_;

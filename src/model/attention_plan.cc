@@ -38,19 +38,19 @@ void Attention::choose_parts(size_t tiles, size_t longest) {
   states_.set_own_parts(parts_);
 }
 
-void Attention::add_tasks(size_t chunk, size_t per_task) {
+// Tasks of up to `rows` folded rows.
+void Attention::add_tasks(size_t chunk, size_t rows) {
   const AttentionQueries& queries = queries_[chunk];
   const bool streaming = shape_.type == AttentionType::STREAMING;
-  const size_t step = per_task * kMostRows;
   const size_t parts = streaming ? states_.own_parts().size() : 1;
   for (size_t head = 0; head < shape_.kv_heads; ++head) {
-    const size_t group = shape_.group_of(head), rows = queries.tokens * group;
-    for (size_t first = 0; first < rows; first += step) {
+    const size_t group = shape_.group_of(head), all = queries.tokens * group;
+    for (size_t first = 0; first < all; first += rows) {
       Task task{};
       task.queries = static_cast<uint32_t>(chunk);
       task.kv_head = static_cast<uint32_t>(head);
       task.first = static_cast<uint32_t>(first);
-      task.rows = static_cast<uint32_t>(std::min(step, rows - first));
+      task.rows = static_cast<uint32_t>(std::min(rows, all - first));
       task.cost = task.rows * sees(queries, (first + task.rows - 1) / group);
       const bool ours = queries.row >= first_row_ && queries.row < last_row_;
       if (keeps_states_ && ours) joins_.push_back(task);
@@ -66,20 +66,20 @@ void Attention::plan(std::span<const AttentionQueries> queries, const RowShares&
   cut_queries(queries, shares);
   last_row_ = shares.own().end;
   const size_t wanted = kTasksPerThread * static_cast<size_t>(runtime_.team.size());
-  size_t tiles = 0, longest = 0, per_task = 1;
+  size_t tiles = 0, longest = 0, rows = kMostRows;
   for (const AttentionQueries& q : queries_) {
     for (size_t head = 0; head < shape_.kv_heads; ++head)
-      tiles += tiles_of(q.tokens * shape_.group_of(head));
+      tiles += least_tiles(q.tokens * shape_.group_of(head));
     longest = std::max(longest, sees(q, q.tokens - 1));
   }
   choose_parts(tiles, longest);
   keeps_states_ = states_.ranks() > 1 || states_.own_parts().size() > 1;
-  if (shape_.type == AttentionType::STREAMING && !keeps_states_)
-    while (per_task < kPassesPerTask && tiles / (2 * per_task) >= wanted) per_task *= 2;
+  if (shape_.type == AttentionType::STREAMING)
+    while (2 * rows <= kMostQueries && tiles * kMostRows / (2 * rows) >= wanted) rows *= 2;
   if (keeps_states_) states_.plan(chunks_, shares, scratch_.partial);
   tasks_.clear();
   joins_.clear();
-  for (size_t chunk = 0; chunk < queries_.size(); ++chunk) add_tasks(chunk, per_task);
+  for (size_t chunk = 0; chunk < queries_.size(); ++chunk) add_tasks(chunk, rows);
   // The longest first, so that the last ones to end are short. Which thread takes what, and when,
   // changes no bit.
   std::sort(tasks_.begin(), tasks_.end(),

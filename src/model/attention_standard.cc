@@ -17,7 +17,7 @@ class Attention::Rows {
   Rows(const Attention& attention, const Task& task, size_t layer, std::byte* scratch)
       : attention_(attention),
         kernels_(attention.runtime_.kernels),
-        tile_(attention.tile_at(task, 0)),
+        tile_(attention.tile_of(task)),
         layer_(layer),
         scores_(lay_out_thread(attention.shape_, attention.most_context_, scratch).scores) {
     std::fill_n(maximum_, 16, -std::numeric_limits<float>::infinity());
@@ -33,7 +33,7 @@ class Attention::Rows {
   // Adds the keys of a stripe, from nothing.
   void accumulate(size_t stripe, SoftmaxState state) {
     const size_t step = stripe_tokens(attention_.shape_);
-    std::memset(state.m, 0, attention_.state_floats_ * sizeof(float));
+    std::memset(state.m, 0, state_floats(attention_.shape_.head_dim, kMostRows) * sizeof(float));
     std::copy_n(maximum_, kMostRows, state.m);
     for (size_t start = stripe * step; start < tile_.most; start += kStripes * step)
       for (size_t key = start; key < std::min(tile_.most, start + step); key += kBlockTokens)
@@ -47,14 +47,14 @@ class Attention::Rows {
  private:
   template <class Use>
   void run(size_t key, const Use& use) {
-    const Range keys = {key, std::min(key + kBlockTokens, round_up(tile_.most, 16))};
+    const Range keys = {key, std::min(key + kBlockTokens, last_key(attention_.shape_, tile_.most))};
     const size_t next = key + kBlockTokens;
     const bool more = next < tile_.most && attention_.holds(next);
     const KeyBlocks blocks(*tile_.queries->sequence, layer_, tile_.kv_head, keys,
                            more ? next : key);
     int32_t visible[kMostRows];
     use(tile_.over(attention_.shape_, keys, blocks, visible),
-        reinterpret_cast<float*>(scores_ + attention_scratch_bytes(key)));
+        reinterpret_cast<float*>(scores_ + attention_scratch_bytes(key, tile_.rows)));
   }
 
   const Attention& attention_;
@@ -88,7 +88,7 @@ void Attention::standard(const Task& task, size_t layer, std::byte* scratch, con
   const std::vector<Range>& parts = states_.own_parts();
   for (size_t part = 0; part < parts.size(); ++part) {
     if (!states_.present(parts[part], tile.most)) continue;
-    StripeTree tree(states, state_floats_);
+    StripeTree tree(states, shape_.head_dim, kMostRows);
     for (size_t i = parts[part].begin; i < parts[part].end;) {
       rows.accumulate(stripe_at(i), tree.own());
       do ++i;

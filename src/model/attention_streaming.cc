@@ -11,7 +11,7 @@
 
 namespace rill {
 
-// One tile's way through the blocks of a task: what it has seen of the current stripe, and the tree
+// A tile's way through the blocks of a lane: what it has seen of the current stripe, and the tree
 // of those that are done.
 class Attention::Pass {
  public:
@@ -19,13 +19,12 @@ class Attention::Pass {
       : attention_(attention),
         tile_(tile),
         stripes_(stripes),
-        tree_(states, attention.state_floats_) {}
+        tree_(states, attention.shape_.head_dim, tile_rows(tile.rows)) {}
 
   // The block of keys at `start`, of the i-th stripe in tree order; `next` is that stripe's next.
   void attend(size_t i, Range keys, size_t next, const KeyBlocks& blocks, std::byte* scratch) {
-    if (tile_.most <= keys.begin) return;
     const Kernels& kernels = attention_.runtime_.kernels;
-    int32_t visible[kMostRows];
+    int32_t visible[kMostQueries];
     AttentionTile tile = tile_.over(attention_.shape_, keys, blocks, visible);
     tile.scratch = scratch;
     if (next < tile_.most) {
@@ -51,7 +50,7 @@ class Attention::Pass {
   }
 
   const Attention& attention_;
-  Tile tile_;
+  const Tile& tile_;
   Range stripes_;
   StripeTree tree_;
   bool fresh_ = true;
@@ -59,42 +58,38 @@ class Attention::Pass {
 
 void Attention::stream(const Task& task, size_t layer, std::byte* scratch, const Output& out) {
   const ThreadScratch mine = lay_out_thread(shape_, most_context_, scratch);
-  const size_t count = tiles_of(task.rows);
-  std::array<Tile, kPassesPerTask> tiles{};
-  for (size_t t = 0; t < count; ++t) tiles[t] = tile_at(task, t * kMostRows);
-  const size_t most = tiles[count - 1].most;
-  BlockWalk walk(states_.own_parts()[task.part], kPassesPerTask / std::bit_ceil(count),
-                 stripe_tokens(shape_), shape_.block_size, most);
-  std::array<std::optional<Pass>, kPassesPerTask> passes;  // [lanes][count]
-  for (size_t i = 0; i < walk.lanes() * count; ++i)
-    passes[i].emplace(*this, tiles[i % count], walk.lane(i / count),
-                      mine.states + i * kLiveStates * state_floats_);
+  const Tile tile = tile_of(task);
+  const size_t rows = tile_rows(tile.rows);
+  BlockWalk walk(states_.own_parts()[task.part], std::max<size_t>(kMostLanes * kMostRows / rows, 1),
+                 stripe_tokens(shape_), shape_.block_size, tile.most);
+  std::array<std::optional<Pass>, kMostLanes> lanes;
+  for (size_t i = 0; i < walk.lanes(); ++i)
+    lanes[i].emplace(*this, tile, walk.lane(i),
+                     mine.states + i * kLiveStates * state_floats(shape_.head_dim, rows));
 
   while (!walk.done()) {
     const BlockWalk here = walk;
     walk.advance();
-    const Range keys = {here.key(), std::min(here.key() + shape_.block_size, round_up(most, 16))};
-    const KeyBlocks blocks(*tiles[0].queries->sequence, layer, task.kv_head, keys,
+    const Range keys = {here.key(),
+                        std::min(here.key() + shape_.block_size, last_key(shape_, tile.most))};
+    const KeyBlocks blocks(*tile.queries->sequence, layer, task.kv_head, keys,
                            walk.done() ? here.key() : walk.key());
-    for (size_t t = 0; t < count; ++t)
-      passes[here.lane_index() * count + t]->attend(here.stripe(), keys, here.next_of_stripe(),
-                                                    blocks, mine.kernel);
+    lanes[here.lane_index()]->attend(here.stripe(), keys, here.next_of_stripe(), blocks,
+                                     mine.kernel);
   }
 
-  for (size_t t = 0; t < count; ++t) {
-    std::array<std::optional<SoftmaxState>, kPassesPerTask> lanes;  // in tree order
-    for (size_t i = 0; i < walk.lanes(); ++i)
-      if (const StripeTree& tree = passes[i * count + t]->tree(); tree.present())
-        lanes[walk.place_in_tree(i)] = tree.root();
-    for (size_t apart = 1; apart < walk.lanes(); apart *= 2)
-      for (size_t i = 0; i < walk.lanes(); i += 2 * apart)
-        if (lanes[i + apart])  // its stripes' keys come after those of the i-th
-          runtime_.kernels.merge(*lanes[i], *lanes[i + apart], tiles[t].rows, shape_.head_dim);
-    if (!keeps_states_)
-      finish(tiles[t], *lanes[0], out);
-    else if (lanes[0])
-      states_.put(place_of(tiles[t]), task.part, *lanes[0]);
-  }
+  std::array<std::optional<SoftmaxState>, kMostLanes> states;  // in tree order
+  for (size_t i = 0; i < walk.lanes(); ++i)
+    if (const StripeTree& tree = lanes[i]->tree(); tree.present())
+      states[walk.place_in_tree(i)] = tree.root();
+  for (size_t apart = 1; apart < walk.lanes(); apart *= 2)
+    for (size_t i = 0; i < walk.lanes(); i += 2 * apart)
+      if (states[i + apart])  // its stripes' keys come after those of the i-th
+        runtime_.kernels.merge(*states[i], *states[i + apart], tile.rows, shape_.head_dim);
+  if (!keeps_states_)
+    finish(tile, *states[0], out);
+  else if (states[0])
+    states_.put(place_of(tile), task.part, *states[0]);
 }
 
 }  // namespace rill

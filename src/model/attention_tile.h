@@ -4,24 +4,26 @@
 #pragma once
 #include <algorithm>
 #include <array>
+#include <bit>
 
 #include "model/arena.h"
 #include "model/attention.h"
 
 namespace rill {
 
-/// Passes that a task makes side by side over its blocks. Those of several tiles read K and V of a
-/// block from a near cache, all but the first: four halve what two read (a long context does not
-/// fit the last cache), and their states still fit the second; eight gain no more. Fewer tiles
-/// than that, as in decode, take several lanes of stripes instead, and so read longer runs of
-/// memory.
-constexpr size_t kPassesPerTask = 4;
+/// Lanes of stripes that a task of a few rows (decode) visits side by side: so it reads longer runs
+/// of memory. Tasks of more rows have fewer, and states of all lanes take the same room.
+constexpr size_t kMostLanes = 4;
 /// Tasks a thread should have to choose from, so that none waits long for the last.
 constexpr size_t kTasksPerThread = 4;
-constexpr size_t kMostBlockTokens = 1024;
 
-inline size_t tiles_of(size_t folded_rows) {
+// Tiles of kMostRows rows, the least that it pays to cut queries into.
+inline size_t least_tiles(size_t folded_rows) {
   return (folded_rows + kMostRows - 1) / kMostRows;
+}
+// Of kMostRows times a power of two rows, the least that hold `rows`.
+inline size_t tile_rows(size_t rows) {
+  return kMostRows * std::bit_ceil(least_tiles(rows));
 }
 
 inline size_t stripe_tokens(const AttentionShape& shape) {
@@ -36,7 +38,7 @@ inline size_t most_partial(int threads) {
 
 // One thread's scratch.
 struct ThreadScratch {
-  float* states;      // [kPassesPerTask][kLiveStates] states (streaming), [kLiveStates] (standard)
+  float* states;      // [lanes][kLiveStates]
   std::byte* kernel;  // attention_scratch_bytes
   std::byte* scores;  // of the whole context (standard)
   size_t bytes;
@@ -47,10 +49,16 @@ inline ThreadScratch lay_out_thread(const AttentionShape& shape, size_t most_con
   Arena arena(base);
   const bool streaming = shape.type == AttentionType::STREAMING;
   ThreadScratch s{};
-  s.states = arena.take<float>((streaming ? kPassesPerTask : 1) * kLiveStates *
-                               state_floats(shape.head_dim));
-  s.kernel = arena.take<std::byte>(streaming ? attention_scratch_bytes(shape.block_size) : 0);
-  s.scores = arena.take<std::byte>(streaming ? 0 : attention_scratch_bytes(most_context));
+  const size_t lanes_floats = kMostLanes * state_floats(shape.head_dim, kMostRows);
+  s.states = arena.take<float>(
+      kLiveStates * (streaming ? std::max(lanes_floats, state_floats(shape.head_dim, kMostQueries))
+                               : state_floats(shape.head_dim, kMostRows)));
+  s.kernel = arena.take<std::byte>(
+      streaming ? attention_scratch_bytes(shape.block_size, kMostQueries) +
+                      widened_bytes(shape.kv, shape.head_dim, shape.block_size)
+                : 0);
+  s.scores =
+      arena.take<std::byte>(streaming ? 0 : attention_scratch_bytes(most_context, kMostRows));
   s.bytes = arena.used();
   return s;
 }
@@ -71,14 +79,21 @@ struct KeyBlocks {
   }
 };
 
-// Up to kMostRows folded rows.
+// Where a tile whose last row sees `most` keys ends: products take them by 16, those of bf16x32 by
+// whole runs of 32.
+inline size_t last_key(const AttentionShape& shape, size_t most) {
+  return round_up(most, shape.operand == Operand::BF16X32 ? 32 : 16);
+}
+
+// Up to kMostQueries folded rows; kMostRows of standard attention, which keeps the scores of all
+// their keys.
 struct Attention::Tile {
   const AttentionQueries* queries;
   size_t kv_head, first, rows;
   const std::byte* q;
   size_t q_slice_bytes;
-  size_t sees[kMostRows];  // keys that each row sees, ascending
-  size_t most;             // that the last row sees
+  size_t sees[kMostQueries];  // keys that each row sees, ascending
+  size_t most;                // that the last row sees
 
   // The keys of this tile's sequence in a block, as far as any row sees them.
   AttentionTile over(const AttentionShape& shape, Range keys, const KeyBlocks& blocks,
@@ -93,7 +108,7 @@ struct Attention::Tile {
     tile.k = blocks.k.data();
     tile.v = blocks.v.data();
     tile.first = keys.begin % kBlockTokens;
-    tile.keys = std::min(keys.end - keys.begin, round_up(most - keys.begin, 16));
+    tile.keys = std::min(keys.end, last_key(shape, most)) - keys.begin;
     if (sees[0] < keys.begin + tile.keys) {
       for (size_t r = 0; r < rows; ++r)
         visible[r] = static_cast<int32_t>(sees[r] > keys.begin ? sees[r] - keys.begin : 0);

@@ -43,8 +43,9 @@ struct JoinChain {
 /// last block is still in registers. A stripe without keys is the identity.
 class StripeTree {
  public:
-  /// `memory` holds kLiveStates states of `floats` each.
-  StripeTree(float* memory, size_t floats) : memory_(memory), floats_(floats) {}
+  /// `memory` holds kLiveStates states of up to `rows` rows.
+  StripeTree(float* memory, size_t head_dim, size_t rows)
+      : memory_(memory), floats_(state_floats(head_dim, rows)), rows_(rows) {}
 
   /// A place for the state of the next stripe while it is summed.
   SoftmaxState own() {
@@ -74,7 +75,7 @@ class StripeTree {
   static constexpr int kEmpty = -1;
   static constexpr int kHomeless = -2;  // a state that is nowhere yet
   SoftmaxState state(int slot) const {
-    return state_at(memory_ + static_cast<size_t>(slot) * floats_);
+    return state_at(memory_ + static_cast<size_t>(slot) * floats_, rows_);
   }
   int take() {
     assert(free_ != 0);
@@ -99,7 +100,7 @@ class StripeTree {
   }
 
   float* memory_;
-  size_t floats_;
+  size_t floats_, rows_;
   unsigned free_ = (1u << kLiveStates) - 1;
   int own_ = kEmpty, root_ = kEmpty;
   int pending_[kLiveStates] = {};

@@ -117,6 +117,10 @@ void expect_state(const reference::SoftmaxState& expected, SoftmaxState found, s
       << what << ", o";
 }
 
+size_t scratch_bytes(const Kind& kind, size_t head_dim, size_t keys, size_t rows) {
+  return attention_scratch_bytes(keys, rows) + widened_bytes(kind.kv, head_dim, keys);
+}
+
 class AttentionKernels : public EveryIsa {};
 RILL_EVERY_ISA(AttentionKernels);
 
@@ -125,12 +129,14 @@ TEST_P(AttentionKernels, BlockStatesAndMerges) {
   for (const Kind kind : kKinds)
     for (const size_t head_dim : {2, 16, 24, 32, 128, 136, 320})
       for (const size_t block : {16, 64, 256})
-        for (const size_t rows : {1, 2, 5, 12}) {
+        for (const size_t rows : {1, 2, 5, 12, 13, 37, 96}) {
+          if (rows > 12 && head_dim % 128 && head_dim != 24) continue;  // time
           Scene scene(kernels(), kind, head_dim, 200, rows);
           scene.options.block_size = static_cast<int>(block);
-          Aligned scratch(attention_scratch_bytes(block)), memory(state_floats(head_dim) * 4),
-              other(state_floats(head_dim) * 4);
-          const SoftmaxState state = state_at(memory.floats()), lone = state_at(other.floats());
+          Aligned scratch(scratch_bytes(kind, head_dim, block, rows)),
+              memory(state_floats(head_dim, rows) * 4), other(state_floats(head_dim, rows) * 4);
+          const SoftmaxState state = state_at(memory.floats(), rows),
+                             lone = state_at(other.floats(), rows);
           std::vector<reference::SoftmaxState> expected(rows);
           std::vector<int32_t> visible;
           for (size_t b = 0; b * block < scene.tokens; ++b) {
@@ -166,14 +172,15 @@ TEST_P(AttentionKernels, BlockStatesAndMerges) {
 TEST_P(AttentionKernels, ChainsOfJoins) {
   FloatMode mode;
   for (const Kind kind : kKinds)
-    for (const size_t rows : {1, 2, 6, 12}) {
+    for (const size_t rows : {1, 2, 6, 12, 20, 50, 96}) {
       const size_t head_dim = 80, block = 64, blocks = 4;
       Scene scene(kernels(), kind, head_dim, block * blocks, rows);
-      Aligned scratch(attention_scratch_bytes(block)), memory(state_floats(head_dim) * 4 * blocks);
+      const size_t floats = state_floats(head_dim, rows);
+      Aligned scratch(scratch_bytes(kind, head_dim, block, rows)), memory(floats * 4 * blocks);
       SoftmaxState state[blocks];
       std::vector<int32_t> visible;
       for (size_t b = 0; b < blocks; ++b) {
-        state[b] = state_at(memory.floats() + b * state_floats(head_dim));
+        state[b] = state_at(memory.floats() + b * floats, rows);
         if (b < 3)
           kernels().attend(scene.tile(b * block, block, visible, scratch), nullptr, 0, state[b]);
       }
@@ -203,9 +210,10 @@ TEST_P(AttentionKernels, ShowsKeysThatAreNoNumbers) {
     std::vector<float> key(scene.keys.begin() + 5 * head_dim, scene.keys.begin() + 6 * head_dim);
     key[7] = kPoison;
     kernels().store_k(kind.kv, key.data(), head_dim, 5, scene.k_memory[0].data.get());
-    Aligned scratch(attention_scratch_bytes(64)), memory(state_floats(head_dim) * 4);
+    Aligned scratch(scratch_bytes(kind, head_dim, 64, rows)),
+        memory(state_floats(head_dim, rows) * 4);
     std::vector<int32_t> visible;
-    const SoftmaxState state = state_at(memory.floats());
+    const SoftmaxState state = state_at(memory.floats(), rows);
     kernels().attend(scene.tile(0, 64, visible, scratch), nullptr, 0, state);
     for (size_t r = 0; r < rows; ++r) {
       std::vector<float> out(head_dim);
@@ -223,12 +231,12 @@ TEST_P(AttentionKernels, WholeRowsOfBothKinds) {
       Scene scene(kernels(), kind, head_dim, tokens, rows);
       scene.options.block_size = block;
       scene.options.attention = reference::AttentionType::kStandard;
-      Aligned scratch(attention_scratch_bytes(block));
+      Aligned scratch(scratch_bytes(kind, head_dim, block, rows));
       std::vector<Aligned> s;
       std::vector<float> m(16, -std::numeric_limits<float>::infinity());
       std::vector<int32_t> visible;
       for (size_t first = 0; first < tokens; first += block) {
-        s.emplace_back(attention_scratch_bytes(block));
+        s.emplace_back(attention_scratch_bytes(block, rows));
         kernels().scores(scene.tile(first, std::min(block, 304 - first), visible, scratch),
                          s.back().floats(), m.data());
       }
@@ -236,8 +244,8 @@ TEST_P(AttentionKernels, WholeRowsOfBothKinds) {
       std::vector<std::unique_ptr<Aligned>> states;
       std::vector<SoftmaxState> stripe;
       for (size_t b = 0; b < 5; ++b) {
-        states.push_back(std::make_unique<Aligned>(state_floats(head_dim) * 4));
-        stripe.push_back(state_at(states.back()->floats()));
+        states.push_back(std::make_unique<Aligned>(state_floats(head_dim, rows) * 4));
+        stripe.push_back(state_at(states.back()->floats(), rows));
         std::copy(m.begin(), m.end(), stripe[b].m);
         kernels().accumulate(
             scene.tile(b * block, std::min(block, 304 - b * block), visible, scratch),

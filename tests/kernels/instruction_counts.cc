@@ -76,14 +76,17 @@ void count_attention(const Kernels& kernels, const char* name, Format kv, Operan
       kernels.store_v(kv, values.data(), kHeadDim, slot, memory[2 * block + 1].data());
     }
   }
-  Buffer scratch(attention_scratch_bytes(kKeys), "scratch");
-  Buffer states(3 * state_floats(kHeadDim) * sizeof(float), "states");
+  Buffer scratch(attention_scratch_bytes(kKeys, kMostQueries) + widened_bytes(kv, kHeadDim, kKeys),
+                 "scratch");
+  Buffer states(3 * state_floats(kHeadDim, kMostQueries) * sizeof(float), "states");
   const auto state = [&](size_t i) {
-    return state_at(reinterpret_cast<float*>(states.data()) + i * state_floats(kHeadDim));
+    return state_at(
+        reinterpret_cast<float*>(states.data()) + i * state_floats(kHeadDim, kMostQueries),
+        kMostQueries);
   };
   const Operand wanted = query_operand(kv, operand);
   const size_t row_bytes = kernels.activation_bytes(wanted, kQuerySlice);
-  for (const size_t rows : {size_t{2}, kMostRows}) {
+  for (const size_t rows : {size_t{2}, kMostRows, kMostQueries}) {
     Buffer q(rows * row_bytes, "queries");
     for (size_t r = 0; r < rows; ++r)
       kernels.convert(wanted, values.data(), kHeadDim, kQuerySlice, q.data() + r * row_bytes);

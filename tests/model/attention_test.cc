@@ -208,7 +208,7 @@ TEST(AttentionRefusals, NameWhatIsWrong) {
 // The tree as the page writes it, on words: which stripes are joined, in which order, whatever
 // their number, and whether a stripe has a state of its own or goes straight into an earlier one.
 TEST(StripeOrder, IsTheTreeOfTheArithmetic) {
-  constexpr size_t kFloats = 16 + kMostRows * 32;
+  constexpr size_t kHeadDim = 16, kRows = 12, kFloats = state_floats(kHeadDim, kRows);
   for (const size_t present : {1, 2, 3, 31, 33, 41, 63, 64})
     for (const bool own : {false, true}) {
       SCOPED_TRACE(testing::Message() << present << (own ? " in a place of their own" : ""));
@@ -224,7 +224,7 @@ TEST(StripeOrder, IsTheTreeOfTheArithmetic) {
       const auto name = [&](SoftmaxState state) -> std::string& {
         return names[static_cast<size_t>(state.m - memory.data()) / kFloats];
       };
-      StripeTree tree(memory.data(), kFloats);
+      StripeTree tree(memory.data(), kHeadDim, kRows);
       EXPECT_FALSE(tree.present());
       for (size_t i = 0; i < kStripes;) {
         std::string value = std::to_string(stripe_at(i));
