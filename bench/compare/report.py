@@ -17,7 +17,7 @@ COLUMNS = {"pp512": "prefill 512", "pp4096": "prefill 4096", "tg@0": "decode, em
            "tg@4096": "decode at 4,096", "tg@16384": "decode at 16,384",
            "tg@32768": "decode at 32,768"}
 LONGEST_WORD = 120  # of a command, as it is shown
-APART = 600  # seconds between the measurements of an engine and of the others in its turn
+APART = 600  # seconds between the measurements of an engine and of Rill in its turn
 STALE = 0.03  # a cause that was written at a figure this far from today's is to be looked at again
 
 
@@ -186,7 +186,7 @@ def failures_text(table):
 
 
 def apart_text(rows):
-    """Columns at which an engine was not measured beside the others: the machine may have changed."""
+    """Columns at which an engine was not measured beside Rill: the machine may have changed."""
     turns = {}
     for row in rows:
         if row["value"] is not None:
@@ -195,13 +195,13 @@ def apart_text(rows):
             turn.setdefault(row["engine"], []).append(time)
     found = {}
     for (_, weights, column), turn in turns.items():
+        ours = turn.pop("Rill", [])
         for engine, times in turn.items():
-            others = [time for name, all_of_it in turn.items() if name != engine for time in all_of_it]
-            gap = min((abs((a - b).total_seconds()) for a in times for b in others), default=0)
+            gap = min((abs((a - b).total_seconds()) for a in times for b in ours), default=0)
             if gap > APART:
                 found.setdefault(engine, {})[f"{column} ({weights})"] = None
     parts = [f"{engine} at {', '.join(columns)}" for engine, columns in found.items()]
-    return f"Measured apart from the other engines' turn: {'; '.join(parts)}.\n" if parts else ""
+    return f"Measured apart from Rill's turn: {'; '.join(parts)}.\n" if parts else ""
 
 
 def shorten(command, options):

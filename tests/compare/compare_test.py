@@ -304,7 +304,7 @@ class Report(unittest.TestCase):
         rows[1]["time"] = "2026-11-20T00:09:59+00:00"
         self.assertNotIn("Measured apart", self.compose(rows))
         rows[1]["time"] = "2026-11-20T00:10:01+00:00"
-        self.assertIn("turn: Rill at tg@0 (16); llama.cpp at tg@0 (16).\n", self.compose(rows))
+        self.assertIn("Measured apart from Rill's turn: llama.cpp at tg@0 (16).\n", self.compose(rows))
 
     def test_causes_that_no_longer_fit_are_marked(self):
         rows = [row("Rill", "pp512", 700, pct_of_ceiling=70)]
