@@ -12,7 +12,7 @@
 namespace rill {
 
 /// Lanes of stripes that a task of a few rows (decode) visits side by side: so it reads longer runs
-/// of memory. Tasks of more rows have fewer, and states of all lanes take the same room.
+/// of memory. Tasks of more rows have fewer, down to one.
 constexpr size_t kMostLanes = 4;
 /// Tasks a thread should have to choose from, so that none waits long for the last.
 constexpr size_t kTasksPerThread = 4;
