@@ -295,6 +295,21 @@ RILL_INLINE void join_tile(const Joins& joins, size_t row, size_t offset, size_t
   }
 }
 
+// R rows of sums of p * v, from dimension `offset` on, joined with the earlier states and stored.
+// -0, which flushing may have left, turns into +0 first. For a running sum it is the contract's at
+// the end of a stripe, and in between it cannot be seen: a zero's sign only survives where every
+// later product is zero.
+template <int R, int P>
+RILL_INLINE void finish_values(const ValueSink& sink, size_t row, size_t offset, size_t width,
+                               V (&acc)[R][P]) {
+#pragma GCC unroll 16
+  for (int r = 0; r < R; ++r)
+#pragma GCC unroll 16
+    for (int i = 0; i < P; ++i) acc[r][i] = add(acc[r][i], zero());
+  if (sink.joins) join_tile(*sink.joins, row, offset, width, acc);
+  store_tile(acc, sink.o + row * width + offset, width);
+}
+
 // o[row + r][dimension] = sum of p * v over the keys that the stretch's R rows see, joined with the
 // earlier states.
 template <class Kind, int R>
@@ -307,9 +322,8 @@ void value_rows(const AttentionTile& t, const Stretch& stretch, const ValueParts
   const size_t part_bytes = kBlockTokens / Product::kStep * row_bytes;
   each_tile<value_panels<Product>(R)>(width / kPanel, [&]<int P>(size_t panel) RILL_INLINE_LAMBDA {
     V acc[R][P];
-    float* const out = sink.o + row * width + panel * kPanel;
     if (sink.accumulate)
-      load_tile(acc, out, width);
+      load_tile(acc, sink.o + row * width + panel * kPanel, width);
     else
       clear(acc);
     const size_t column = panel * Product::kStepBytes;
@@ -331,21 +345,13 @@ void value_rows(const AttentionTile& t, const Stretch& stretch, const ValueParts
       Ahead ahead(job.w, next + column, steps, row_bytes, Ahead::kFew<R>);
       run_rows<Kind>(job, row_bytes, ahead, acc);
     }
-    // -0, which flushing may have left, turns into +0. For a running sum it is the contract's at
-    // the end of a stripe, and in between it cannot be seen: a zero's sign only survives where
-    // every later product is zero.
-#pragma GCC unroll 16
-    for (int r = 0; r < R; ++r)
-#pragma GCC unroll 16
-      for (int i = 0; i < P; ++i) acc[r][i] = add(acc[r][i], zero());
-    if (sink.joins) join_tile(*sink.joins, row, panel * kPanel, width, acc);
-    store_tile(acc, out, width);
+    finish_values(sink, row, panel * kPanel, width, acc);
   });
 }
 
 // The functions of one kind of scores and one of values by number of rows. In a tile of several
-// times score_rows `first` takes some rows, asks for what comes next and, if K and V are not
-// floats, leaves them as floats; `tall` takes the others, which read those.
+// times score_rows `first` (null: the same) takes some rows, asks for what comes next and, if K and
+// V are not floats, leaves them as floats; `tall` takes the others, which read those.
 struct AttentionFamily {
   int score_rows, value_rows;  // the most
   ScoreFunction score[kMostRows + 1];
@@ -390,9 +396,8 @@ template <class P, Copy kCopy = Copy::NONE>
 using Fp32Kind = FloatKind<P, sizeof(float), kCopy>;
 constexpr AttentionFamily kTallF32 =
     attention_family_of<Fp32Kind<Tall<PlainProduct<LoadF32>>, Copy::READS>>();
-constexpr AttentionFamily kFirstF32 = attention_family_of<Fp32Kind<PlainProduct<LoadF32>>>();
 constexpr AttentionFamily kAttendF32 =
-    attention_family_of<Fp32Kind<PlainProduct<LoadF32>>>(&kFirstF32, &kTallF32);
+    attention_family_of<Fp32Kind<PlainProduct<LoadF32>>>(nullptr, &kTallF32);
 constexpr AttentionFamily kFirstF16 =
     attention_family_of<Fp32Kind<PlainProduct<KeepF16>, Copy::KEEPS>>();
 constexpr AttentionFamily kAttendF16 =
@@ -448,17 +453,18 @@ RILL_INLINE void each_stretch(const AttentionTile& t, size_t rows, int most, con
 // How a tile's rows meet its keys: `first_rows` of them at the end, which see most, before the
 // others.
 struct TilePlan {
-  TilePlan(const AttentionTile& t)
+  explicit TilePlan(const AttentionTile& t)
       : first(&attention_family(t)), others(first), first_rows(0), copy(nullptr) {
     const auto most = static_cast<size_t>(first->score_rows);
-    const bool floats = t.kv == Format::F32;
-    const bool fits = floats || (t.scratch && widened_bytes(t.kv, t.head_dim, t.keys) > 0);
-    if (!first->tall || t.rows <= most || !fits) return;
+    const bool widens = first->first;
+    const bool fits = t.scratch && widened_bytes(t.kv, t.operand, t.head_dim, t.keys) > 0;
+    if (!first->tall || t.rows <= most || (widens && !fits)) return;
     others = first->tall;
-    first = first->first;
     first_rows = most;
-    if (!floats)  // after the scores
-      copy = reinterpret_cast<char*>(t.scratch) + attention_scratch_bytes(t.keys, t.rows);
+    if (!widens) return;
+    first = first->first;
+    // After the scores.
+    copy = reinterpret_cast<char*>(t.scratch) + attention_scratch_bytes(t.keys, t.rows);
   }
   size_t rest(const AttentionTile& t) const { return t.rows - first_rows; }
   // They meet all keys, so that the copy is whole.

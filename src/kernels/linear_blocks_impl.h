@@ -56,10 +56,11 @@ struct FromPanels {
   template <bool kOdd>
   static RILL_INLINE V widened(const char* panel, size_t k) {
     if constexpr (kFormat == Format::BF16)
-      return kOdd ? widen_odd(panel + k * 32) : widen_even(panel + k * 32);
-    if constexpr (kFormat == Format::F16) return load_f16(panel + (k + kOdd) * 32);
-    if constexpr (kFormat == Format::F32)
-      return load(reinterpret_cast<const float*>(panel + (k + kOdd) * 64));
+      return LoadPairs::at<kOdd>(panel + k / 2 * LoadPairs::kBytes);
+    else if constexpr (kFormat == Format::F16)
+      return LoadF16::at(panel + (k + kOdd) * LoadF16::kBytes);
+    else
+      return LoadF32::at(panel + (k + kOdd) * LoadF32::kBytes);
   }
 };
 

@@ -61,24 +61,24 @@ RILL_INLINE size_t row_of(const ProductJob& job, int r) {
   return static_cast<size_t>(r) * job.x_stride;
 }
 
-// fp32 activations; weights of any type that widens to sixteen floats per k. `at` is where they
-// stand.
+// fp32 activations; weights of any type that widens to sixteen floats per k, which stand at `w`.
+// from(): the same in a job.
 struct LoadF32 {
   static constexpr size_t kBytes = 64;
-  static RILL_INLINE V from(const ProductJob&, const char* at) {
-    return load(reinterpret_cast<const float*>(at));
-  }
+  static RILL_INLINE V at(const char* w) { return load(reinterpret_cast<const float*>(w)); }
+  static RILL_INLINE V from(const ProductJob&, const char* w) { return at(w); }
 };
 struct LoadF16 {
   static constexpr size_t kBytes = 32;
-  static RILL_INLINE V from(const ProductJob&, const char* at) { return load_f16(at); }
+  static RILL_INLINE V at(const char* w) { return load_f16(w); }
+  static RILL_INLINE V from(const ProductJob&, const char* w) { return at(w); }
 };
 // Leaves the floats at job.copy, as LoadF32 reads them.
 struct KeepF16 : LoadF16 {
-  static RILL_INLINE V from(const ProductJob& job, const char* at) {
-    const V w = load_f16(at);
-    store(reinterpret_cast<float*>(job.copy + 2 * (at - job.w)), w);
-    return w;
+  static RILL_INLINE V from(const ProductJob& job, const char* w) {
+    const V floats = at(w);
+    store(reinterpret_cast<float*>(job.copy + 2 * (w - job.w)), floats);
+    return floats;
   }
 };
 template <class Load>
@@ -109,24 +109,28 @@ struct PlainProduct {
 struct LoadPairs {
   static constexpr size_t kBytes = 64;
   template <bool kOdd>
-  static RILL_INLINE V from(const ProductJob&, const char* at) {
-    return kOdd ? widen_odd(at) : widen_even(at);
+  static RILL_INLINE V at(const char* w) {
+    return kOdd ? widen_odd(w) : widen_even(w);
+  }
+  template <bool kOdd>
+  static RILL_INLINE V from(const ProductJob&, const char* w) {
+    return at<kOdd>(w);
   }
 };
 struct LoadFloatPairs {
   static constexpr size_t kBytes = 128;
   template <bool kOdd>
-  static RILL_INLINE V from(const ProductJob&, const char* at) {
-    return load(reinterpret_cast<const float*>(at + kOdd * 64));
+  static RILL_INLINE V from(const ProductJob&, const char* w) {
+    return LoadF32::at(w + kOdd * LoadF32::kBytes);
   }
 };
 // Leaves the floats at job.copy, as LoadFloatPairs reads them.
 struct KeepPairs : LoadPairs {
   template <bool kOdd>
-  static RILL_INLINE V from(const ProductJob& job, const char* at) {
-    const V w = LoadPairs::from<kOdd>(job, at);
-    store(reinterpret_cast<float*>(job.copy + 2 * (at - job.w) + kOdd * 64), w);
-    return w;
+  static RILL_INLINE V from(const ProductJob& job, const char* w) {
+    const V floats = at<kOdd>(w);
+    store(reinterpret_cast<float*>(job.copy + 2 * (w - job.w) + kOdd * LoadF32::kBytes), floats);
+    return floats;
   }
 };
 

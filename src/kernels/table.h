@@ -151,8 +151,8 @@ struct AttentionTile {
   // be asked for ahead.
   const std::byte* const* k;
   const std::byte* const* v;
-  size_t first;            // offset of the first key in k[0], a multiple of 16; 0 if there are more
-  size_t keys;             // a multiple of 16; keys past the visible ones are multiplied by +0
+  size_t first;  // offset of the first key in k[0], a multiple of 16; 0 if there are more
+  size_t keys;   // a multiple of 16; keys past a row's visible ones weigh +0 or are skipped
   const int32_t* visible;  // [rows] keys from `first` on that the row sees, <= 0 none; null: all
   std::byte* scratch;      // attention_scratch_bytes(keys, rows), for attend() widened_bytes() more
 };
@@ -247,10 +247,10 @@ static constexpr size_t attention_scratch_bytes(size_t keys, size_t rows) {
 }
 /// Bytes in which attend() keeps K, and then V, of a block as fp32 for all register tiles of a
 /// tile; 0 where it does not.
-static constexpr size_t widened_bytes(Format kv, size_t head_dim, size_t keys) {
+static constexpr size_t widened_bytes(Format kv, Operand operand, size_t head_dim, size_t keys) {
   constexpr size_t kMost = size_t{1} << 20;
   const size_t bytes = attention_scratch_bytes(keys, (head_dim + 15) / 16 * 16);
-  const bool narrow = kv == Format::BF16 || kv == Format::F16;
+  const bool narrow = (kv == Format::BF16 && operand != Operand::BF16X32) || kv == Format::F16;
   return narrow && keys <= kMostBlockTokens && bytes <= kMost ? bytes : 0;
 }
 

@@ -179,25 +179,6 @@ RILL_INLINE void value_panels_on_tiles(const AttentionTile& t, const GroupRows& 
   Sums::store(sums + rows.first * kWidth, rows.second * kWidth, kWidth * sizeof(float));
 }
 
-// All of a tile's values: as value_rows does it.
-template <int kPanels>
-void join_values(const AttentionTile& t, const float* sums, size_t panel, const ValueSink& sink) {
-  for (size_t r = 0; r < t.rows; ++r, sums += kPanels * kPanel) {
-    const size_t offset = r * t.head_dim + panel * kPanel;
-    V acc[kPanels];
-#pragma GCC unroll 4
-    for (size_t i = 0; i < kPanels; ++i) acc[i] = add(load(sums + i * kPanel), zero());
-    for (size_t j = 0; sink.joins && j < sink.joins->count; ++j) {
-      const V f = splat(sink.joins->f[j][r]), g = splat(sink.joins->g[j][r]);
-      const float* o = sink.joins->earlier[j].o + offset;
-#pragma GCC unroll 4
-      for (size_t i = 0; i < kPanels; ++i) acc[i] = fma(load(o + i * kPanel), f, mul(acc[i], g));
-    }
-#pragma GCC unroll 4
-    for (size_t i = 0; i < kPanels; ++i) store(sink.o + offset + i * kPanel, acc[i]);
-  }
-}
-
 // `sink.o` may be the state of an earlier one, and groups overlap, so the sums of all rows wait
 // beside it.
 template <int kPanels>
@@ -207,7 +188,11 @@ void values_by_panels(const AttentionTile& t, const float* p, const ValueSink& s
     each_groups<kPanels>(t, [&]<int kGroups>(const GroupRows& rows) RILL_INLINE_LAMBDA {
       value_panels_on_tiles<kGroups, kPanels>(t, rows, p, panel, sink, sums);
     });
-    join_values<kPanels>(t, sums, panel, sink);
+    for (size_t r = 0; r < t.rows; ++r) {
+      V acc[1][kPanels];
+      load_tile(acc, sums + r * kPanels * kPanel, 0);
+      finish_values(sink, r, panel * kPanel, t.head_dim, acc);
+    }
   }
 }
 

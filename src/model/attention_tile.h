@@ -39,7 +39,7 @@ inline size_t most_partial(int threads) {
 // One thread's scratch.
 struct ThreadScratch {
   float* states;      // [lanes][kLiveStates]
-  std::byte* kernel;  // attention_scratch_bytes
+  std::byte* kernel;  // AttentionTile::scratch (streaming)
   std::byte* scores;  // of the whole context (standard)
   size_t bytes;
 };
@@ -55,7 +55,7 @@ inline ThreadScratch lay_out_thread(const AttentionShape& shape, size_t most_con
                                : state_floats(shape.head_dim, kMostRows)));
   s.kernel = arena.take<std::byte>(
       streaming ? attention_scratch_bytes(shape.block_size, kMostQueries) +
-                      widened_bytes(shape.kv, shape.head_dim, shape.block_size)
+                      widened_bytes(shape.kv, shape.operand, shape.head_dim, shape.block_size)
                 : 0);
   s.scores =
       arena.take<std::byte>(streaming ? 0 : attention_scratch_bytes(most_context, kMostRows));

@@ -118,7 +118,7 @@ void expect_state(const reference::SoftmaxState& expected, SoftmaxState found, s
 }
 
 size_t scratch_bytes(const Kind& kind, size_t head_dim, size_t keys, size_t rows) {
-  return attention_scratch_bytes(keys, rows) + widened_bytes(kind.kv, head_dim, keys);
+  return attention_scratch_bytes(keys, rows) + widened_bytes(kind.kv, kind.operand, head_dim, keys);
 }
 
 class AttentionKernels : public EveryIsa {};

@@ -76,8 +76,9 @@ void count_attention(const Kernels& kernels, const char* name, Format kv, Operan
       kernels.store_v(kv, values.data(), kHeadDim, slot, memory[2 * block + 1].data());
     }
   }
-  Buffer scratch(attention_scratch_bytes(kKeys, kMostQueries) + widened_bytes(kv, kHeadDim, kKeys),
-                 "scratch");
+  Buffer scratch(
+      attention_scratch_bytes(kKeys, kMostQueries) + widened_bytes(kv, operand, kHeadDim, kKeys),
+      "scratch");
   Buffer states(3 * state_floats(kHeadDim, kMostQueries) * sizeof(float), "states");
   const auto state = [&](size_t i) {
     return state_at(
