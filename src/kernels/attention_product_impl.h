@@ -57,22 +57,20 @@ using ScoreFunction = void (*)(const AttentionTile& t, const Stretch& stretch,
 using ValueFunction = void (*)(const AttentionTile& t, const Stretch& stretch,
                                const ValueParts& parts, const float* p, const ValueSink& sink);
 
-// Asks for memory (to come as near as the L2 cache) a fixed distance before it is read, where rows
-// lie one after the other and what comes after them lies elsewhere. The processor's own prefetching
-// would lose its stride at every jump.
-//
-// A few rows are bound by reading: the distance is short, and leads from K on to V and from there
-// to the next block. Many rows, and more tiles of them, use a block for long: all of the next block
-// is asked for meanwhile.
-class Ahead {
- public:
-  template <int kRows>
-  static constexpr bool kFew = kRows <= 4;
+// Up to how many rows are bound by reading.
+template <int kRows>
+constexpr bool kFew = kRows <= 4;
 
+// For a few rows: asks for memory (to come as near as the L2 cache) a short distance before it is
+// read, where rows lie one after the other and what comes after them lies elsewhere: from K on to
+// V and from there to the next block. The processor's own prefetching would lose its stride at
+// every jump.
+class AskAhead {
+ public:
   // The columns at `w` of `rows` rows of row_bytes each; after them those at `next`.
-  Ahead(const char* w, const char* next, size_t rows, size_t row_bytes, bool few)
+  AskAhead(const char* w, const char* next, size_t rows, size_t row_bytes)
       : next_(next), row_bytes_(row_bytes), left_(rows) {
-    const size_t ahead = few ? least(rows, kDistance / row_bytes) : rows;
+    const size_t ahead = least(rows, kDistance / row_bytes);
     left_ -= ahead;
     at_ = left_ ? w + ahead * row_bytes : next;
   }
@@ -101,6 +99,48 @@ class Ahead {
   size_t row_bytes_, left_;
 };
 
+// For many rows, which use a block for long: while they meet the keys of a part, its values and the
+// keys of the next part are asked for, evenly over all rows, so that the caches beyond keep up.
+class AskEvenly {
+ public:
+  // The share of some rows, in so many calls of ask().
+  AskEvenly(const AttentionTile& t, size_t part, size_t row, size_t rows, size_t calls)
+      : k_(reinterpret_cast<const char*>(t.k[part + 1])),
+        v_(reinterpret_cast<const char*>(t.v[part])),
+        values_(v_block_bytes(t.kv, t.head_dim) / 64) {
+    const size_t lines = values_ + k_block_bytes(t.kv, t.head_dim) / 64;
+    at_ = lines * row / t.rows;
+    end_ = lines * (row + rows) / t.rows;
+    step_ = (end_ - at_ + calls - 1) / calls;
+  }
+  RILL_INLINE void ask() {
+    const size_t end = least(at_ + step_, end_);
+    for (; at_ < end; ++at_)
+      __builtin_prefetch(at_ < values_ ? v_ + at_ * 64 : k_ + (at_ - values_) * 64, 0, 2);
+  }
+  template <size_t>
+  RILL_INLINE void ask() {
+    ask();
+  }
+  template <size_t, size_t>
+  RILL_INLINE void ask(size_t i) {
+    if (i == 0) ask();
+  }
+  RILL_INLINE void advance() {}
+
+ private:
+  const char *k_, *v_;
+  size_t values_, at_, end_, step_;  // in lines: V's, then K's
+};
+// There is nothing to ask for.
+struct AskNothing {
+  template <size_t>
+  RILL_INLINE void ask() {}
+  template <size_t, size_t>
+  RILL_INLINE void ask(size_t) {}
+  RILL_INLINE void advance() {}
+};
+
 // What a kind of product does with the copy of K and V as floats: nothing, make it, read it.
 enum class Copy { NONE, KEEPS, READS };
 
@@ -113,9 +153,9 @@ struct FloatKind {
   static constexpr size_t kQueryRowBytes = kQuerySlice * kBytes;
 
   // Adds the inputs from k on, of which job.w is the row.
-  template <int R, int N>
-  static RILL_INLINE void step(ProductJob& job, size_t, V (&acc)[R][N], Ahead& ahead) {
-    if constexpr (kCopy != Copy::READS) ahead.ask<N * Product::kStepBytes>();
+  template <int R, int N, class Ask>
+  static RILL_INLINE void step(ProductJob& job, size_t, V (&acc)[R][N], Ask& ahead) {
+    ahead.template ask<N * Product::kStepBytes>();
     Product::template step<R, N>(job, job.w, 0, acc, Part{0, N});
     job.x += Product::kStep * kBytes;
   }
@@ -129,13 +169,15 @@ struct RunKind {
   static constexpr size_t kQueryRowBytes = activation_bytes(Operand::BF16X32, kQuerySlice);
 
   // All of a job's k. The first of them is the k_begin-th of its run.
-  template <int R, int N>
-  static RILL_INLINE void run_rows(ProductJob job, size_t row_bytes, Ahead& ahead, V (&acc)[R][N]) {
+  template <int R, int N, class Ask>
+  static RILL_INLINE void run_rows(ProductJob job, size_t row_bytes, Ask& ahead, V (&acc)[R][N]) {
     size_t left_of_run = 32 - job.k_begin;
     for (size_t k = 0; k < job.k_end;) {
       const size_t count = least(left_of_run, job.k_end - k);
       Product::add_run<R, N>(job, job.w, row_bytes, k, count / 2, acc,
-                             [&]() RILL_INLINE_LAMBDA { ahead.ask<N * Product::kStepBytes>(); });
+                             [&]() RILL_INLINE_LAMBDA {
+                               ahead.template ask<N * Product::kStepBytes>();
+                             });
       job.w += count / 2 * row_bytes;
       k += count;
       left_of_run = 32;
@@ -148,10 +190,10 @@ struct CodeScores {
   static constexpr Copy kCopy = Copy::NONE;
   static constexpr size_t kQueryRowBytes = activation_bytes(Operand::Q8, kQuerySlice);
 
-  template <int R, int N>
-  static RILL_INLINE void step(ProductJob& job, size_t k, V (&acc)[R][N], Ahead& ahead) {
+  template <int R, int N, class Ask>
+  static RILL_INLINE void step(ProductJob& job, size_t k, V (&acc)[R][N], Ask& ahead) {
     Product::step_at<R, N>(job, job.w, k, acc, Part{0, N}, [&](size_t i) RILL_INLINE_LAMBDA {
-      ahead.ask<N * Product::kStepBytes, 8>(i);
+      ahead.template ask<N * Product::kStepBytes, 8>(i);
     });
     ahead.advance();
   }
@@ -169,8 +211,8 @@ struct CodeValues {
   using Product = CodeValueProduct;
   static constexpr Copy kCopy = Copy::NONE;
 
-  template <int R, int N>
-  static RILL_INLINE void step(ProductJob& job, size_t k, V (&acc)[R][N], Ahead& ahead) {
+  template <int R, int N, class Ask>
+  static RILL_INLINE void step(ProductJob& job, size_t k, V (&acc)[R][N], Ask& ahead) {
     I sum[R][N];
 #pragma GCC unroll 16
     for (int r = 0; r < R; ++r)
@@ -185,7 +227,7 @@ struct CodeValues {
           for (int p = 0; p < N; ++p) sum[r][p] = times_256(sum[r][p]);
 #pragma GCC unroll 8
       for (size_t g = 0; g < 8; ++g) {
-        if (pass == 0) ahead.ask<N * Product::kStepBytes, 8>(g);
+        if (pass == 0) ahead.template ask<N * Product::kStepBytes, 8>(g);
         W4 v[N];
 #pragma GCC unroll 16
         for (int p = 0; p < N; ++p)
@@ -228,11 +270,11 @@ constexpr int value_panels(int rows) {
 }
 
 // Adds all of a job's k to acc. The rows of w, one for each step, are row_bytes apart.
-template <class Kind, int R, int P>
-RILL_INLINE void run_rows(ProductJob& job, size_t row_bytes, Ahead& ahead, V (&acc)[R][P]) {
+template <class Kind, int R, int P, class Ask>
+RILL_INLINE void run_rows(ProductJob& job, size_t row_bytes, Ask& ahead, V (&acc)[R][P]) {
   using Product = typename Kind::Product;
   job.w_stride = Product::kStepBytes;
-  if constexpr (requires { Kind::template run_rows<R, P>; }) {
+  if constexpr (requires { Kind::template run_rows<R, P, Ask>; }) {
     Kind::template run_rows<R, P>(job, row_bytes, ahead, acc);
     job.w += job.k_end / Product::kStep * row_bytes;
   } else {
@@ -253,9 +295,12 @@ void score_rows(const AttentionTile& t, const Stretch& stretch, const ScorePart&
   const size_t keys = least(kBlockTokens, stretch.keys - part.index * kBlockTokens);
   const bool last = (part.index + 1) * kBlockTokens >= t.keys;
   const char* from = reinterpret_cast<const char*>(part.k) + first;
-  const char* next =
-      reinterpret_cast<const char*>(last && Ahead::kFew<R> ? t.v[0] : t.k[part.index + 1]);
+  const char* next = reinterpret_cast<const char*>(last ? t.v[0] : t.k[part.index + 1]);
   float* const out = s + part.index * part_floats(t) + stretch.row * kBlockTokens;
+  const size_t steps = (t.head_dim + Product::kStep - 1) / Product::kStep;
+  constexpr size_t kPanels = static_cast<size_t>(Product::panels(R));
+  AskEvenly evenly(t, part.index, stretch.row, R,
+                   steps * ((keys / kPanel + kPanels - 1) / kPanels));
   each_tile<Product::panels(R)>(keys / kPanel, [&]<int P>(size_t panel) RILL_INLINE_LAMBDA {
     V acc[R][P];
     clear(acc);
@@ -265,13 +310,15 @@ void score_rows(const AttentionTile& t, const Stretch& stretch, const ScorePart&
     if constexpr (Kind::kCopy == Copy::KEEPS) job.copy = part.copy + 2 * (first + column);
     job.x_stride = Kind::kQueryRowBytes;
     job.x_depth = kQuerySlice;
-    const size_t steps = (t.head_dim + Product::kStep - 1) / Product::kStep;
-    Ahead ahead(job.w, next + column, steps, kRowBytes, Ahead::kFew<R>);
+    AskAhead ahead(job.w, next + column, steps, kRowBytes);
     const char* q = reinterpret_cast<const char*>(t.q) + stretch.row * Kind::kQueryRowBytes;
     for (size_t d = 0; d < t.head_dim; d += kQuerySlice, q += t.q_slice_bytes) {
       job.x = q;
       job.k_end = least(kQuerySlice, t.head_dim - d);
-      run_rows<Kind>(job, kRowBytes, ahead, acc);
+      if constexpr (kFew<R>)
+        run_rows<Kind>(job, kRowBytes, ahead, acc);
+      else
+        run_rows<Kind>(job, kRowBytes, evenly, acc);
     }
     store_tile(acc, out + panel * kPanel, kBlockTokens);
   });
@@ -339,19 +386,22 @@ void value_rows(const AttentionTile& t, const Stretch& stretch, const ValueParts
       job.w = reinterpret_cast<const char*>(parts.v[part]) + first + column;
       if constexpr (Kind::kCopy == Copy::KEEPS)
         job.copy = parts.copy + 2 * (part * part_bytes + first + column);
-      const char* next =
-          reinterpret_cast<const char*>(last && Ahead::kFew<R> ? t.k[part + 1] : t.v[part + 1]);
+      const char* next = reinterpret_cast<const char*>(last ? t.k[part + 1] : t.v[part + 1]);
       const size_t steps = (job.k_end + Product::kStep - 1) / Product::kStep;
-      Ahead ahead(job.w, next + column, steps, row_bytes, Ahead::kFew<R>);
-      run_rows<Kind>(job, row_bytes, ahead, acc);
+      AskAhead ahead(job.w, next + column, steps, row_bytes);
+      AskNothing nothing;
+      if constexpr (kFew<R>)
+        run_rows<Kind>(job, row_bytes, ahead, acc);
+      else
+        run_rows<Kind>(job, row_bytes, nothing, acc);
     }
     finish_values(sink, row, panel * kPanel, width, acc);
   });
 }
 
 // The functions of one kind of scores and one of values by number of rows. In a tile of several
-// times score_rows `first` (null: the same) takes some rows, asks for what comes next and, if K and
-// V are not floats, leaves them as floats; `tall` takes the others, which read those.
+// times score_rows `tall` takes most rows, or all: it reads floats. If K and V are not floats,
+// `first` takes some rows beforehand and leaves them as floats.
 struct AttentionFamily {
   int score_rows, value_rows;  // the most
   ScoreFunction score[kMostRows + 1];
@@ -460,8 +510,8 @@ struct TilePlan {
     const bool fits = t.scratch && widened_bytes(t.kv, t.operand, t.head_dim, t.keys) > 0;
     if (!first->tall || t.rows <= most || (widens && !fits)) return;
     others = first->tall;
-    first_rows = most;
     if (!widens) return;
+    first_rows = most;
     first = first->first;
     // After the scores.
     copy = reinterpret_cast<char*>(t.scratch) + attention_scratch_bytes(t.keys, t.rows);

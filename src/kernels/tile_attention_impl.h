@@ -100,11 +100,14 @@ struct GroupSums {
 // Groups [group, group + kGroups) of a tile's rows.
 struct GroupRows {
   GroupRows(const AttentionTile& t, const RowGroups& groups, size_t group, size_t count)
-      : first(groups.first(group)), second(groups.first(group + count - 1) - first) {
+      : first(groups.first(group)),
+        second(groups.first(group + count - 1) - first),
+        height(groups.height) {
     keys = keys_seen(t, first, second + groups.height);
     keys = least(t.keys, (keys + kTileKeys - 1) / kTileKeys * kTileKeys);
   }
   size_t first, second;  // row, and how many rows after it the second group begins
+  size_t height;         // of each
   size_t keys;           // that they see, in whole runs
 };
 
@@ -122,14 +125,16 @@ RILL_INLINE void each_groups(const AttentionTile& t, const F& f) {
 // Scores of some rows with kPanels panels of keys from `k` on.
 template <int kGroups, int kPanels>
 RILL_INLINE void score_panels(const AttentionTile& t, const GroupRows& rows, const char* k,
-                              float* out) {
+                              float* out, AskEvenly& ahead) {
   using Sums = GroupSums<kGroups, kPanels>;
   constexpr size_t kRowBytes = kBlockTokens * 4, kQueryRowBytes = RunKind::kQueryRowBytes;
   const char* q = reinterpret_cast<const char*>(t.q) + rows.first * kQueryRowBytes;
   Sums::zero();
-  for (size_t d = 0; d < t.head_dim; d += 32)
+  for (size_t d = 0; d < t.head_dim; d += 32) {
+    ahead.ask();
     Sums::add(q + d / kQuerySlice * t.q_slice_bytes + d % kQuerySlice * 2,
               rows.second * kQueryRowBytes, kQueryRowBytes, k + d / 2 * kRowBytes, kRowBytes);
+  }
   Sums::store(out, rows.second * kBlockTokens, kScoreRowBytes);
 }
 
@@ -141,10 +146,13 @@ void scores_by_panels(const AttentionTile& t, float* s) {
       float* const out = s + part * part_floats(t) + rows.first * kBlockTokens;
       if (rows.keys <= part * kBlockTokens) return;
       const size_t keys = least(kBlockTokens, rows.keys - part * kBlockTokens);
+      constexpr size_t kKeys = kPanels * kPanel;
+      AskEvenly ahead(t, part, rows.first, rows.second + rows.height,
+                      (keys + kKeys - 1) / kKeys * (t.head_dim / 32));
       size_t key = 0;
-      for (; key + kPanels * kPanel <= keys; key += kPanels * kPanel)
-        score_panels<kGroups, kPanels>(t, rows, k + key * 4, out + key);
-      if (key < keys) score_panels<kGroups, 2>(t, rows, k + key * 4, out + key);
+      for (; key + kKeys <= keys; key += kKeys)
+        score_panels<kGroups, kPanels>(t, rows, k + key * 4, out + key, ahead);
+      if (key < keys) score_panels<kGroups, 2>(t, rows, k + key * 4, out + key, ahead);
     });
   }
 }
