@@ -84,6 +84,10 @@ RILL_INLINE void quantise_block(V a, V b, Code* codes, float& scale, int32_t& su
   sum = sum_codes(qa, qb);
 }
 
+bool converts_in_place(Operand operand) {
+  return operand != Operand::Q8 && !bf16_rows(operand);
+}
+
 void convert(Operand operand, const float* x, size_t count, size_t depth, std::byte* out) {
   char* const row = reinterpret_cast<char*>(out);
   for (size_t i = 0; i < depth; i += 32) {

@@ -190,6 +190,10 @@ struct Kernels {
   /// Converts `count` values of one row to `operand`, padded with zeros to `depth`.
   void (*convert)(Operand operand, const float* x, size_t count, size_t depth, std::byte* out);
 
+  /// Whether a row is converted to as many values of fp32, so that `out` may be where x is: if
+  /// count is depth. F32 leaves them as they are.
+  bool (*converts_in_place)(Operand operand);
+
   /// y = W x on the panels [first, last) of the weight (with SILU_MUL both even).
   void (*linear)(const LinearJob& job, size_t first, size_t last);
 

@@ -14,17 +14,18 @@
 #define RILL_LINEAR linear
 #endif
 
-#define RILL_TARGET(symbol, isa_name, supported_function)     \
-  namespace rill {                                            \
-  bool supported_function();                                  \
-  extern const Kernels symbol;                                \
-  constexpr Kernels symbol = {isa_name,   supported_function, \
-                              kFloatRows, activation_bytes,   \
-                              convert,    RILL_LINEAR,        \
-                              rms_norm,   rotations,          \
-                              rope,       store_k,            \
-                              store_v,    attend,             \
-                              merge,      scores,             \
-                              accumulate, add_states,         \
-                              finish,     pack};              \
+#define RILL_TARGET(symbol, isa_name, supported_function)      \
+  namespace rill {                                             \
+  bool supported_function();                                   \
+  extern const Kernels symbol;                                 \
+  constexpr Kernels symbol = {isa_name,    supported_function, \
+                              kFloatRows,  activation_bytes,   \
+                              convert,     converts_in_place,  \
+                              RILL_LINEAR, rms_norm,           \
+                              rotations,   rope,               \
+                              store_k,     store_v,            \
+                              attend,      merge,              \
+                              scores,      accumulate,         \
+                              add_states,  finish,             \
+                              pack};                           \
   }

@@ -47,20 +47,29 @@ void LinearLayers::meet(Worker& worker, const std::vector<CutMatrix>& next) {
   meet(worker, next.empty() ? kNone : next.front().matrix);
 }
 
-// The operands of a projection: the columns of each of its matrices.
+// The operands of a projection: the columns of each of its matrices. Where they may, many rows stay
+// where they are: to write them elsewhere would take as long as reading them again.
 void LinearLayers::convert(Worker& worker, const std::vector<CutMatrix>& matrices,
                            const ProjectionInput& input, Activations* operands) {
   begin(worker, Operation::NORMS);
+  const Kernels& kernels = model_.runtime.kernels;
   const bool everyone = !shared(rows());
   const Range mine = everyone ? Range{0, rows()} : worker.share(rows());
   size_t place = 0;
   for (size_t i = 0; i < matrices.size(); ++i) {
     const Range columns = matrices[i].columns;
-    const Activations& a = operands[i] = operand(worker, rows(), length(columns), place);
-    place += rows() * a.stride_bytes;
+    float* const from = input.from + columns.begin;
+    Activations& a = operands[i] = operand(worker, rows(), length(columns), place);
+    if (!everyone && kernels.converts_in_place(a.operand) && a.depth == length(columns)) {
+      a.data = reinterpret_cast<std::byte*>(from);
+      a.stride_bytes = input.stride * sizeof(float);
+      if (a.operand == Operand::F32) continue;
+    } else {
+      place += rows() * a.stride_bytes;
+    }
     for (size_t row = mine.begin; row < mine.end; ++row)
-      model_.runtime.kernels.convert(a.operand, input.from + row * input.stride + columns.begin,
-                                     length(columns), a.depth, a.data + row * a.stride_bytes);
+      kernels.convert(a.operand, from + row * input.stride, length(columns), a.depth,
+                      a.data + row * a.stride_bytes);
   }
   if (!everyone) worker.barrier();
 }

@@ -14,9 +14,10 @@
 
 namespace rill {
 
-/// The input of a projection, fp32 [rows][stride], and what is added to its product (or null).
+/// The input of a projection, fp32 [rows][stride], which it may overwrite, and what is added to its
+/// product (or null).
 struct ProjectionInput {
-  const float* from;
+  float* from;
   size_t stride;
   const float* bias;
 };
