@@ -1,17 +1,20 @@
 // SPDX-License-Identifier: Apache-2.0
-// A file that appears whole or not at all: written beside its final name, then renamed.
+// A file that appears whole or not at all: written without a name, named beside its final name,
+// then renamed.
 #pragma once
 #include <cstddef>
 #include <filesystem>
+#include <functional>
 #include <span>
 #include <string_view>
 
 namespace rill {
 
-/// Until `commit` the final name is untouched; a destructor without it removes what was written.
+/// Until `commit` the final name is untouched. Without it nothing stays, whatever ends the process;
+/// where the file system has no unnamed files (NFS), the destructor removes a temporary one.
 class OutputFile {
  public:
-  /// Creates the temporary file in the folder of `path`. Throws Error if that cannot be written, or
+  /// Creates a file in the folder of `path`. Throws Error if that cannot be written, or
   /// if `path` exists and is not a regular file (a rename would replace a device or a folder).
   explicit OutputFile(const std::filesystem::path& path);
   OutputFile(const OutputFile&) = delete;
@@ -26,7 +29,10 @@ class OutputFile {
   void commit();
 
  private:
-  std::filesystem::path path_, temporary_;
+  /// Finds the temporary name under which `create` succeeds, unlike with one that exists.
+  bool take_name(const std::function<bool(const char*)>& create);
+
+  std::filesystem::path path_, temporary_;  // temporary_: empty as long as the file has no name
   int descriptor_ = -1;
 };
 
