@@ -104,7 +104,9 @@ int run_run(const RunOptions& options) {
   if (options.stats) note(describe_start(*model, ready, result) + hint_of_faster_compute(*model));
   if (result.reason == StopReason::CONTEXT_FULL) {
     note("rill: the context of " + std::to_string(model->session.context) +
-         " tokens is full, so the answer ends here; give a larger --ctx to go on\n");
+         " tokens is full, so the answer ends here; " +
+         (can_hold_more(*model) ? "give a larger --ctx to go on\n"
+                                : "the model has no more positions, so shorten the prompt\n"));
   }
   return result.reason == StopReason::CANCELLED ? kInterrupted : 0;
 }

@@ -138,4 +138,8 @@ std::string describe_speed(const GenerateResult& result) {
   return text.str();
 }
 
+bool can_hold_more(const LoadedModel& model) {
+  return model.session.context < model.config.max_position_embeddings;
+}
+
 }  // namespace rill::apps

@@ -40,4 +40,7 @@ bool parse_switch(const std::string& text, const std::string& option);
 /// "prefill 12 tokens, 345.6 tokens/s; decode 40 tokens, 78.9 tokens/s; end of text".
 std::string describe_speed(const GenerateResult& result);
 
+/// Has the model positions for a larger --ctx?
+bool can_hold_more(const LoadedModel& model);
+
 }  // namespace rill::apps

@@ -16,10 +16,8 @@ double seconds_since(std::chrono::steady_clock::time_point start) {
 
 void check_prompt(std::span<const int32_t> prompt, const Session& session, size_t vocabulary) {
   check_ids(prompt, vocabulary, "the prompt's ids");
-  if (prompt.size() > session.size().context) {
-    fail("the prompt has ", prompt.size(), " tokens, but the context holds ",
-         session.size().context, "; shorten it or give a larger --ctx");
-  }
+  session.require_room(prompt.size(), "the prompt has " + std::to_string(prompt.size()) + " tokens",
+                       "shorten it", "give a larger --ctx");
 }
 
 }  // namespace

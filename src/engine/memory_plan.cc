@@ -91,13 +91,19 @@ std::string MemoryPlan::table() const {
 void require_fit(const MemoryPlan& plan) {
   if (plan.fits()) return;
   std::ostringstream text;
+  const bool several = plan.size.sequences > 1;
   text << "the model needs " << bytes_text(plan.total()) << " at a context of " << plan.size.context
-       << " tokens, but " << bytes_text(plan.available) << " are available; ";
+       << " tokens" << (several ? " for each of " + std::to_string(plan.size.sequences) : "")
+       << (several ? " sequences" : "") << ", but " << bytes_text(plan.available)
+       << " are available; take ";
   if (plan.longest_context > 0) {
-    text << "take --ctx " << plan.longest_context << " or less";
+    // Not every program has a --ctx: a benchmark's lengths make up the context.
+    text << "a context (--ctx, or prompt and answer of a benchmark) of " << plan.longest_context
+         << " tokens or less";
   } else {
-    text << "take --weights int8 or int4, or a smaller model";
+    text << "--weights int8 or int4, or a smaller model";
   }
+  if (several) text << ", or fewer sequences";
   throw DoesNotFit(text.str(), plan.table());
 }
 

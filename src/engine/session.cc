@@ -17,10 +17,8 @@ Session::Session(const LoadedModel& model, const Arithmetic& arithmetic, Runtime
 void Session::run(std::span<const int32_t> ids, size_t chunk, bool hidden,
                   const std::function<void(const Part&)>& consume) {
   check_ids(ids, config().vocab_size, "the ids");
-  if (ids.size() > size_.context) {
-    fail("there are ", ids.size(), " ids, but the context holds ", size_.context,
-         "; give fewer or a larger --ctx");
-  }
+  require_room(ids.size(), "there are " + std::to_string(ids.size()) + " ids", "give fewer",
+               "a larger --ctx");
   chunk = std::min({chunk == 0 ? size_.chunk : chunk, size_.chunk, ids.size()});
   const size_t row = (config().num_layers + 1) * config().hidden_size;
   std::vector<float> logits(chunk * config().vocab_size), residual(hidden ? chunk * row : 0);
@@ -48,6 +46,20 @@ std::vector<float> Session::logits(std::span<const int32_t> ids, std::vector<flo
     }
   });
   return rows;
+}
+
+void Session::require_room(size_t tokens, const std::string& found, std::string_view shorten,
+                           std::string_view larger) const {
+  if (tokens <= size_.context) return;
+  check_positions(config(), tokens, found, shorten);
+  fail(found, ", but the context holds ", size_.context, "; ", shorten, " or ", larger);
+}
+
+void check_positions(const ModelConfig& config, size_t tokens, const std::string& found,
+                     std::string_view shorten) {
+  if (tokens <= config.max_position_embeddings) return;
+  fail(found, ", but the model has ", config.max_position_embeddings,
+       " positions (max_position_embeddings in config.json); ", shorten);
 }
 
 void check_ids(std::span<const int32_t> ids, size_t vocabulary, const char* what) {

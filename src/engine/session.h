@@ -3,6 +3,8 @@
 #pragma once
 #include <functional>
 #include <span>
+#include <string>
+#include <string_view>
 #include <vector>
 
 #include "engine/loaded_model.h"
@@ -42,6 +44,11 @@ class Session {
   std::vector<float> logits(std::span<const int32_t> ids, std::vector<float>* hidden = nullptr,
                             size_t chunk = 0);
 
+  /// Throws Error if the context does not hold so many `tokens`: "FOUND, but ...; SHORTEN or
+  /// LARGER", the latter only if a larger context can.
+  void require_room(size_t tokens, const std::string& found, std::string_view shorten,
+                    std::string_view larger) const;
+
  private:
   SessionSize size_;
   KvCache cache_;
@@ -51,5 +58,10 @@ class Session {
 /// Throws Error naming `what` for the first id that is not in [0, vocabulary), or if there are
 /// none.
 void check_ids(std::span<const int32_t> ids, size_t vocabulary, const char* what);
+
+/// Throws Error if no context of this model holds so many `tokens`: "FOUND, but the model has 8192
+/// positions ...; SHORTEN".
+void check_positions(const ModelConfig& config, size_t tokens, const std::string& found,
+                     std::string_view shorten);
 
 }  // namespace rill

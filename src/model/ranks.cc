@@ -33,9 +33,11 @@ void check(int ranks, int tp, int sp) {
       tp >= 1 && sp >= 1 && tp <= static_cast<int>(kLeaves) && sp <= static_cast<int>(kStripes);
   if (known && tp * sp == ranks) return;
   const char* run = ranks == 1 ? " runs" : " run";
+  const std::string start =
+      ranks == 1 ? ", or put mpirun -n " + std::to_string(tp * sp) + " before the command" : "";
   if (known)
     fail("--tp ", tp, " --sp ", sp, " makes ", tp * sp, " ranks where ", ranks, run, "; ",
-         advice(ranks));
+         advice(ranks), start);
   fail("--tp ", tp, " --sp ", sp, " is no shape, where ", ranks, run, "; ", advice(ranks));
 }
 

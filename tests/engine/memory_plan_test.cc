@@ -55,6 +55,24 @@ TEST(MemoryPlan, WhatDoesNotFitIsToldWithTheTable) {
   EXPECT_THROW(require_fit(plan(40960, kGiB / 4)), DoesNotFit);
 }
 
+TEST(MemoryPlan, TheAdviceHoldsForEveryProgram) {
+  const auto sentence = [](size_t sequences, size_t available) -> std::string {
+    const ModelConfig config = published_model("qwen3-0.6b").config();
+    const Arithmetic arithmetic = resolve_arithmetic({}, DType::BF16);
+    try {
+      require_fit(plan_memory({config, arithmetic, choose_kernels("scalar"), 2},
+                              {4096, 4096, sequences, 1}, available));
+    } catch (const DoesNotFit& error) {
+      return error.what();
+    }
+    return "";
+  };
+  // benchmark_qwen3 has no --ctx, but lengths and --batch-size.
+  EXPECT_NE(sentence(64, 8 * kGiB).find("benchmark"), std::string::npos);
+  EXPECT_NE(sentence(64, 8 * kGiB).find("or fewer sequences"), std::string::npos);
+  EXPECT_EQ(sentence(1, 2 * kGiB / 3).find("sequences"), std::string::npos);
+}
+
 TEST(MemoryPlan, ContextIsChosenWithinTheModel) {
   const ModelConfig config = published_model("qwen3-0.6b").config();
   EXPECT_EQ(choose_context(config, 0, 40960), kDefaultContext);
