@@ -13,6 +13,7 @@
 #include "generation_options.h"
 #include "interrupt.h"
 #include "line_editor.h"
+#include "model/folder.h"
 #include "text/chat_template.h"
 #include "text/unicode.h"
 
@@ -112,11 +113,11 @@ class Chat {
     input.messages.push_back(chat_message("user", line));
     input.add_generation_prompt = true;
     const std::vector<int32_t> prompt = text_.tokenizer.encode(render_chat(input));
-    if (prompt.size() >= session_.size().context) {
-      fail("with this message the conversation has ", prompt.size(),
-           " tokens, but the context holds ", session_.size().context,
-           "; /clear starts anew, or start rill chat with a larger --ctx");
-    }
+    session_.require_room(prompt.size() + 1,  // the answer's first
+                          "with this message the conversation has " +
+                              std::to_string(prompt.size()) + " tokens and needs one for an answer",
+                          turns_.empty() ? "shorten it" : "/clear starts anew",
+                          "start rill chat with a larger --ctx");
     AnswerPrinter printer(is_terminal(STDOUT_FILENO));
     const Interrupt interrupt;
     const GenerateResult result =
@@ -128,8 +129,8 @@ class Chat {
     note(describe_speed(result) + "; " + describe_run(*model_) + "\n");
     if (result.reason == StopReason::CONTEXT_FULL) {
       note("rill: the context of " + std::to_string(session_.size().context) +
-           " tokens is full, so the answer ends here; /clear starts anew, or start rill chat with "
-           "a larger --ctx\n");
+           " tokens is full, so the answer ends here; /clear starts anew" +
+           (can_hold_more(*model_) ? ", or start rill chat with a larger --ctx\n" : "\n"));
     }
     turns_.push_back(chat_message("user", line));
     turns_.push_back(chat_message("assistant", result.text));
@@ -174,6 +175,7 @@ class Chat {
     OrderedJson object;
     object["messages"] = input.messages;
     object["enable_thinking"] = think_;
+    require_not_of_model(name, model_->folder);
     OutputFile file(name);
     file.write(object.dump() + "\n");
     file.commit();

@@ -9,6 +9,7 @@
 #include "commands.h"
 #include "common_options.h"
 #include "engine/session.h"
+#include "model/folder.h"
 #include "model/safetensors.h"
 
 namespace rill::apps {
@@ -39,9 +40,16 @@ std::vector<TensorSpec> tensors(const ModelConfig& config, size_t tokens, bool h
 int run_logits(const LogitsOptions& options) {
   const std::vector<int32_t> ids = read_ids(options);
   const bool writes = options.common.ranks.ranks().world().rank() == 0;
-  if (writes) const OutputFile probe(options.out);  // an unwritable path is told before the work
+  if (writes) {  // what cannot be written is told before the work
+    require_not_of_model(options.out, options.common.model);
+    const OutputFile probe(options.out);
+  }
   LoadOptions load = options.common.load_options();
-  if (load.session.context == 0) load.session.context = ids.size();
+  if (load.session.context == 0) {
+    check_positions(ModelConfig::load(options.common.model), ids.size(),
+                    "there are " + std::to_string(ids.size()) + " ids", "give fewer");
+    load.session.context = ids.size();
+  }
   load.session.chunk = std::min(load.session.chunk, ids.size());
   load.session.logits = load.session.chunk;
   const auto model = LoadedModel::load(options.common.model, load);

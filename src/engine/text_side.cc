@@ -13,6 +13,8 @@ TextSide TextSide::load(const std::filesystem::path& folder) {
   require_folder(folder);
   std::error_code error;
   if (!std::filesystem::exists(folder / "tokenizer.json", error)) {
+    if (!std::filesystem::exists(folder / "config.json", error))
+      fail_not_checkpoint(folder, "config.json");
     fail(folder.string(),
          " has no tokenizer.json, which is needed to work with text; copy it from the published "
          "model, or use a command that takes --ids");

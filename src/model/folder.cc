@@ -133,4 +133,21 @@ void fail_not_checkpoint(const fs::path& folder, std::string_view wanted) {
        ", expected ", kTake, "; check the path or download what is missing");
 }
 
+void require_not_of_model(const fs::path& output, const fs::path& folder) {
+  std::error_code error;
+  const fs::path file = fs::canonical(output, error);
+  if (error || !fs::is_regular_file(file, error)) return;  // nothing that a new file would replace
+  const fs::path home = fs::canonical(folder, error);
+  if (error) return;
+  const bool inside =
+      std::mismatch(home.begin(), home.end(), file.begin(), file.end()).first == home.end();
+  const std::vector<std::string> names = names_in(folder);
+  const auto is_output = [&](const std::string& name) {
+    return fs::equivalent(folder / name, file, error);
+  };
+  if (!inside && std::none_of(names.begin(), names.end(), is_output)) return;
+  fail("cannot write ", output.string(), ": it is a file of the model in ", folder.string(),
+       ", expected a new name or a file elsewhere; choose another path");
+}
+
 }  // namespace rill

@@ -15,4 +15,8 @@ void require_folder(const std::filesystem::path& folder);
 /// GGUF files, pytorch_model.bin, an adapter, a Hugging Face cache.
 [[noreturn]] void fail_not_checkpoint(const std::filesystem::path& folder, std::string_view wanted);
 
+/// Throws Error if `output`, which is to be written, is a file of the model in `folder`, by
+/// whatever name: one that stands in there, or that a link in there leads to.
+void require_not_of_model(const std::filesystem::path& output, const std::filesystem::path& folder);
+
 }  // namespace rill
