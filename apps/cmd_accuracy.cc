@@ -33,24 +33,21 @@ struct Question {
   bool thinking;
 };
 
-std::string text_of(const OrderedJson& object, const char* key, const std::string& where) {
+std::string text_of(const OrderedJson& object, const char* key) {
   const auto found = object.find(key);
   if (found == object.end() || found->is_null()) return "";
   if (found->is_string()) return found->get<std::string>();
   if (found->is_number_integer()) return std::to_string(found->get<int64_t>());
-  fail(where, ": ", key, " is ", found->dump(), ", expected text or a whole number; mend the line");
+  fail(key, " is ", found->dump(), ", expected text or a whole number; mend the line");
 }
 
-Question read_question(const Tokenizer& tokenizer, std::string_view line,
-                       const std::string& where) {
-  parse_json(line, where);  // the limits and the errors of a file from a stranger
-  const OrderedJson object = OrderedJson::parse(line);
-  if (!object.is_object()) fail(where, " is not a JSON object; see the model card for the format");
+Question read_question(const Tokenizer& tokenizer, const OrderedJson& object) {
+  if (!object.is_object()) fail("it is not a JSON object; see the model card for the format");
   Question question;
-  question.answer = without_thinking(text_of(object, "answer", where));
-  if (question.answer.empty()) fail(where, " has no \"answer\", expected the right answer as text");
-  question.bucket = text_of(object, "length_bucket", where);
-  question.kind = text_of(object, "kind", where);
+  question.answer = without_thinking(text_of(object, "answer"));
+  if (question.answer.empty()) fail("it has no \"answer\", expected the right answer as text");
+  question.bucket = text_of(object, "length_bucket");
+  question.kind = text_of(object, "kind");
   ChatInput input = chat_input(object);
   question.thinking = input.enable_thinking.value_or(true);
   input.add_generation_prompt = true;
@@ -58,22 +55,32 @@ Question read_question(const Tokenizer& tokenizer, std::string_view line,
   return question;
 }
 
+/// The same of a line; its errors get the number of the line in front.
+Question read_line(const Tokenizer& tokenizer, std::string_view line, const std::string& where) {
+  parse_json(line, where, {}, "mend the line");  // the limits and the errors of a stranger's file
+  try {
+    return read_question(tokenizer, OrderedJson::parse(line));
+  } catch (const Error& error) {
+    throw Error(where + ": " + error.what());
+  }
+}
+
 std::vector<Question> read_questions(const Tokenizer& tokenizer, const AccuracyOptions& options) {
   const bool piped = options.questions == "-";
   const MappedFile file = piped ? MappedFile() : MappedFile::open(options.questions);
   const std::string input = piped ? read_standard_input() : "";
+  const std::string source = piped ? "standard input" : options.questions;
   std::string_view text = piped ? std::string_view(input) : file.text();
   std::vector<Question> questions;
   for (size_t number = 1; !text.empty(); ++number) {
     const std::string_view line = text.substr(0, text.find('\n'));
     text.remove_prefix(std::min(text.size(), line.size() + 1));
     if (line.find_first_not_of(" \t\r") == std::string_view::npos) continue;
-    questions.push_back(
-        read_question(tokenizer, line, options.questions + ", line " + std::to_string(number)));
+    questions.push_back(read_line(tokenizer, line, source + ", line " + std::to_string(number)));
     if (options.limit > 0 && questions.size() == options.limit) break;
   }
   if (questions.empty()) {
-    fail(options.questions,
+    fail(source,
          " holds no questions, expected a JSON object with \"messages\" and "
          "\"answer\" on each line");
   }
@@ -145,7 +152,13 @@ int run_accuracy(const AccuracyOptions& options) {
     longest = std::max(longest, question.prompt.size());
   }
   LoadOptions load = options.common.load_options();
-  if (load.session.context == 0) load.session.context = longest + options.max_tokens;
+  if (load.session.context == 0) {
+    const ModelConfig config = ModelConfig::load(options.common.model);
+    check_positions(config, longest,
+                    "the longest question has " + std::to_string(longest) + " tokens",
+                    "leave it out");
+    load.session.context = std::min(longest + options.max_tokens, config.max_position_embeddings);
+  }
   load.session.sequences = std::min(options.batch, questions.size());
   const auto model = LoadedModel::load(options.common.model, load);
   Session session(*model);

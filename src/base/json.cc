@@ -19,7 +19,8 @@ constexpr size_t kQuotedBytes = 120;
 /// object.)
 class Builder : public nlohmann::json_sax<Json> {
  public:
-  Builder(std::string_view file, const JsonLimits& limits) : file_(file), limits_(limits) {}
+  Builder(std::string_view file, const JsonLimits& limits, std::string_view advice)
+      : file_(file), limits_(limits), advice_(advice) {}
 
   Json take() { return std::move(root_); }
   size_t error_byte() const { return error_byte_; }
@@ -56,8 +57,7 @@ class Builder : public nlohmann::json_sax<Json> {
  private:
   bool add(Json value) {
     if (++values_ > limits_.values) {
-      fail(file_, " holds more than ", limits_.values,
-           " JSON values, expected fewer; the file is damaged, download it again");
+      fail(file_, " holds more than ", limits_.values, " JSON values, expected fewer; ", advice_);
     }
     if (!open_.empty() && open_.back()->is_array()) {
       open_.back()->push_back(std::move(value));
@@ -70,8 +70,8 @@ class Builder : public nlohmann::json_sax<Json> {
 
   bool open(Json empty) {
     if (open_.size() >= limits_.depth) {
-      fail(file_, " nests deeper than ", limits_.depth,
-           " levels of JSON, expected fewer; the file is damaged, download it again");
+      fail(file_, " nests deeper than ", limits_.depth, " levels of JSON, expected fewer; ",
+           advice_);
     }
     add(std::move(empty));
     open_.push_back(slot_);  // stays in place: its parent grows only after it is closed
@@ -85,6 +85,7 @@ class Builder : public nlohmann::json_sax<Json> {
 
   std::string_view file_;
   const JsonLimits& limits_;
+  std::string_view advice_;
   Json root_;
   Json* slot_ = &root_;      // where the value of the last key goes, or the value last added
   std::vector<Json*> open_;  // objects and arrays around the present place, outermost first
@@ -94,22 +95,21 @@ class Builder : public nlohmann::json_sax<Json> {
 
 }  // namespace
 
-Json parse_json(std::string_view text, std::string_view file, const JsonLimits& limits) {
+Json parse_json(std::string_view text, std::string_view file, const JsonLimits& limits,
+                std::string_view advice) {
   if (text.size() > limits.bytes) {
-    fail(file, " has ", text.size(), " bytes of JSON, expected at most ", limits.bytes,
-         "; the file is damaged, download it again");
+    fail(file, " has ", text.size(), " bytes of JSON, expected at most ", limits.bytes, "; ",
+         advice);
   }
-  Builder builder(file, limits);
+  Builder builder(file, limits, advice);
   if (Json::sax_parse(text.begin(), text.end(), &builder)) return builder.take();
   if (builder.number_overflows()) {
-    fail(file, " holds a number that no double can hold",
-         ", expected finite numbers; the file is damaged, download it again");
+    fail(file, " holds a number that no double can hold", ", expected finite numbers; ", advice);
   }
   // nlohmann's own text spells out parser states; where it stopped is what a reader can use.
   const size_t byte = builder.error_byte();
   fail(file, " is not JSON at byte ", byte, " of ", text.size(),
-       byte > text.size() ? ": it ends too early" : "",
-       ", expected valid JSON in UTF-8; the file is damaged, download it again");
+       byte > text.size() ? ": it ends too early" : "", ", expected valid JSON in UTF-8; ", advice);
 }
 
 Json load_json(const std::filesystem::path& path, const JsonLimits& limits) {

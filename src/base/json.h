@@ -23,8 +23,10 @@ struct JsonLimits {
 };
 
 /// Parses `text`. Throws Error (naming `file`) if it is not JSON, not UTF-8, passes a limit, or
-/// holds an object with the same key twice, of which parsers disagree which one counts.
-Json parse_json(std::string_view text, std::string_view file, const JsonLimits& limits = {});
+/// holds an object with the same key twice, of which parsers disagree which one counts. `advice`
+/// ends the sentence.
+Json parse_json(std::string_view text, std::string_view file, const JsonLimits& limits = {},
+                std::string_view advice = "the file is damaged, download it again");
 
 /// Reads and parses a whole file.
 Json load_json(const std::filesystem::path& path, const JsonLimits& limits = {});

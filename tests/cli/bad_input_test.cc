@@ -1,15 +1,19 @@
 // SPDX-License-Identifier: Apache-2.0
 // What a user can get wrong: each gets one sentence that names it, the right exit status, and
 // leaves nothing half-written.
+#include <fcntl.h>
 #include <gtest/gtest.h>
 #include <sys/stat.h>
+#include <sys/wait.h>
 #include <unistd.h>
 
 #include <algorithm>
+#include <csignal>
 #include <cstring>
 #include <filesystem>
 #include <nlohmann/json.hpp>
 
+#include "base/output_file.h"
 #include "base/topology.h"
 #include "cli/process.h"
 #include "model/test_folder.h"
@@ -46,9 +50,10 @@ class SpoiltFolder {
       std::filesystem::copy(entry.path(), folder_.path() / entry.path().filename());
   }
   std::string path() const { return folder_.path().string(); }
+  std::string name() const { return folder_.path().filename().string(); }
   std::filesystem::path at(const std::string& name) const { return folder_.path() / name; }
   void write(const std::string& name, const std::string& content) { folder_.write(name, content); }
-  void remove(const std::string& name) { std::filesystem::remove(at(name)); }
+  void remove(const std::string& name) const { std::filesystem::remove(at(name)); }
   void config(const std::function<void(Json&)>& change) {
     Json json = Json::parse(read_text(at("config.json")));
     change(json);
@@ -127,7 +132,7 @@ TEST(BadInput, Ids) {
                  {"3", "2", "--ctx"});
   expect_refusal({"logits", kGolden, "--ids", "1", "--ctx", "5000", "--out", out}, 1,
                  {"5000", "4096"});
-  expect_refusal({"detokenize", kDemo, "1,x"}, 1, {"x"});
+  expect_refusal({"detokenize", kDemo, "1,x"}, 2, {"x"});
   expect_refusal({"detokenize", kDemo, "123456"}, 1, {"123456"});
   EXPECT_FALSE(std::filesystem::exists(out));
 }
@@ -138,7 +143,6 @@ TEST(BadInput, Prompts) {
   expect_refusal({"run", kDemo, "caf\xe9"}, 1, {"prompt", "UTF-8"});
   expect_refusal({"run", kDemo, "Hi", "--system", "\xff"}, 1, {"--system", "UTF-8"});
   expect_refusal({"tokenize", kDemo, "\xc0\x80"}, 1, {"UTF-8"});
-  expect_refusal({"run", kDemo, std::string(20000, 'x') + " y"}, 1, {"--ctx"});
   expect_refusal({"run", kGolden, "Hi"}, 1, {"tokenizer.json", kGolden});
   expect_refusal({"tokenize", kDemo, "--jsonl"}, 1, {"line 1"}, "{\"text\": 5}\n");
   expect_refusal({"tokenize", kDemo, "--jsonl"}, 1, {"line 1"}, "not json\n");
@@ -148,12 +152,144 @@ TEST(BadInput, Prompts) {
                  "{\"messages\": [{\"role\": \"user\", \"content\": 3}]}\n");
 }
 
+std::string repeated(const std::string& text, size_t times) {
+  std::string all;
+  for (size_t i = 0; i < times; ++i) all += text;
+  return all;
+}
+
+/// Of what passes the model's positions, with the advice to be longer nowhere.
+void expect_too_long(const std::vector<std::string>& arguments, const Words& words,
+                     const std::string& input = "") {
+  expect_refusal(arguments, 1, words, input);
+  EXPECT_EQ(run_rill(arguments, input).err.find("--ctx"), std::string::npos);
+}
+
+// The built-in model has 8192 positions.
+TEST(BadInput, TooLongForTheModel) {
+  const std::string text = repeated("Anna ", 9000), shorter = repeated("Anna ", 5000);
+  const TestFolder folder;
+  const std::string ids = folder.write("ids", repeated("1,", 8999) + "1").string();
+  const std::string out = (folder.path() / "out").string();
+  expect_too_long({"run", kDemo}, {"tokens", "8192 positions", "shorten it"}, text);
+  expect_too_long({"run", kDemo, "--ctx", "8192"}, {"8192 positions", "shorten it"}, text);
+  expect_refusal({"run", kDemo}, 1, {"holds 4096", "larger --ctx"}, shorter);
+  expect_too_long({"logits", kDemo, "--ids-file", ids, "--out", out},
+                  {"there are 9000 ids", "8192 positions", "give fewer"});
+  expect_too_long({"logits", kDemo, "--ids-file", ids, "--out", out, "--ctx", "8192"},
+                  {"there are 9000 ids", "8192 positions", "give fewer"});
+  expect_too_long({"accuracy", kDemo, "--questions", "-"}, {"longest question", "8192 positions"},
+                  R"({"messages":[{"role":"user","content":")" + text + R"("}],"answer":"y"})");
+  for (const auto& [message, longer] : {std::pair{text, false}, std::pair{shorter, true}}) {
+    const Finished chat = run_rill({"chat", kDemo}, message + "\n");
+    EXPECT_EQ(chat.status, 1);
+    EXPECT_NE(chat.err.find(longer ? "holds 4096" : "8192 positions"), std::string::npos)
+        << chat.err;
+    EXPECT_EQ(chat.err.find("--ctx") != std::string::npos, longer) << chat.err;
+  }
+}
+
+TEST(BadInput, AFullContextIsToldWithWhatCanHelp) {
+  SpoiltFolder folder(kDemo);
+  folder.config([](Json& json) { json["max_position_embeddings"] = 8; });
+  const std::vector<std::string> run = {"run", folder.path(), "Anna went", "--raw"};
+  const std::string full = run_rill(run).err;
+  EXPECT_NE(full.find("no more positions"), std::string::npos) << full;
+  EXPECT_EQ(full.find("--ctx"), std::string::npos) << full;
+  std::vector<std::string> shorter = run;
+  shorter.insert(shorter.end(), {"--ctx", "7"});
+  EXPECT_NE(run_rill(shorter).err.find("larger --ctx"), std::string::npos);
+}
+
+TEST(BadInput, RanksWithoutALauncher) {
+  expect_refusal({"run", kDemo, "Hi", "--tp", "2"}, 2, {"--tp 1 --sp 1", "mpirun -n 2"});
+  expect_refusal({"run", kDemo, "Hi", "--tp", "2", "--sp", "3"}, 2, {"mpirun -n 6"});
+}
+
 TEST(BadInput, OutputFiles) {
   expect_refusal({"logits", kGolden, "--ids", "1", "--out", "/nowhere/at/all"}, 1,
                  {"/nowhere/at/all"});
   expect_refusal({"logits", kGolden, "--ids", "1", "--out", "/tmp"}, 1, {"/tmp", "folder"});
   expect_refusal({"logits", kGolden, "--ids", "1", "--out", "/dev/null"}, 1, {"/dev/null"});
-  expect_refusal({"logits", kGolden, "--ids", "1", "--out", ""}, 1, {"path"});
+  expect_refusal({"logits", kGolden, "--ids", "1", "--out", ""}, 2, {"--out", "empty"});
+}
+
+// By whatever name: the model would be lost to the file that is computed from it.
+TEST(BadInput, OutputOverTheModel) {
+  const SpoiltFolder model(kDemo);
+  const TestFolder elsewhere;
+  const auto at = [&](const char* name) { return (elsewhere.path() / name).string(); };
+  std::filesystem::create_symlink(model.at("config.json"), at("symbolic"));
+  std::filesystem::create_hard_link(model.at("tokenizer.json"), at("hard"));
+  // As in the cache of the hub, where a model's folder holds links.
+  elsewhere.write("blob", read_text(model.at("generation_config.json")));
+  model.remove("generation_config.json");
+  std::filesystem::create_symlink(at("blob"), model.at("generation_config.json"));
+  for (const std::string& out :
+       {model.path() + "/model.safetensors", model.path() + "/../" + model.name() + "/config.json",
+        model.path() + "/README.md", at("symbolic"), at("hard"), at("blob")}) {
+    const std::string before = read_text(out);
+    expect_refusal({"logits", model.path(), "--ids", "1", "--out", out}, 1,
+                   {out, model.path(), "another path"});
+    const Finished chat = run_rill({"chat", model.path()}, "/save " + out + "\n");
+    EXPECT_EQ(chat.status, 1) << chat.err;
+    EXPECT_NE(chat.err.find("cannot write " + out), std::string::npos) << chat.err;
+    EXPECT_EQ(read_text(out), before) << out;
+  }
+  for (const std::string& out :
+       {model.path() + "/new", at("new"), at("new")})  // also a second time
+    EXPECT_EQ(run_rill({"logits", model.path(), "--ids", "1", "--out", out}).status, 0) << out;
+}
+
+std::vector<std::string> names_in(const std::filesystem::path& folder) {
+  std::vector<std::string> names;
+  for (const auto& entry : std::filesystem::directory_iterator(folder))
+    names.push_back(entry.path().filename().string());
+  return names;
+}
+
+bool has_unnamed_files(const std::filesystem::path& folder) {
+  const int descriptor = ::open(folder.c_str(), O_TMPFILE | O_WRONLY, 0600);
+  return descriptor >= 0 && ::close(descriptor) == 0;
+}
+
+TEST(BadInput, AnEndedProcessLeavesNoPartOfAFile) {
+  const TestFolder folder;
+  if (!has_unnamed_files(folder.path())) GTEST_SKIP() << "this file system has no O_TMPFILE";
+  for (const int signal : {SIGINT, SIGTERM, SIGKILL}) {
+    const pid_t child = ::fork();
+    ASSERT_GE(child, 0);
+    if (child == 0) {
+      OutputFile file(folder.path() / "out");
+      file.write("a part");
+      std::signal(signal, SIG_DFL);
+      ::raise(signal);
+      ::_exit(0);
+    }
+    int status = 0;
+    ASSERT_EQ(::waitpid(child, &status, 0), child);
+    EXPECT_TRUE(WIFSIGNALED(status));
+    EXPECT_EQ(names_in(folder.path()), Words{});
+  }
+}
+
+TEST(BadInput, AnOutputFileAppearsWholeAndAlone) {
+  const TestFolder folder;
+  const std::filesystem::path path = folder.path() / "out";
+  for (const char* content : {"first", "second"}) {
+    const std::string before = read_text(path);
+    OutputFile file(path);
+    file.write(content);
+    EXPECT_EQ(read_text(path), before);
+    file.commit();
+    EXPECT_EQ(read_text(path), content);
+    EXPECT_EQ(names_in(folder.path()), Words{"out"});
+  }
+  { OutputFile(path).write("third"); }
+  EXPECT_EQ(read_text(path), "second");
+  EXPECT_EQ(names_in(folder.path()), Words{"out"});
+  // A name that leaves no room for a temporary one is told before the work.
+  EXPECT_THROW(OutputFile(folder.path() / std::string(250, 'x')), Error);
 }
 
 // `ulimit -f`, or a quota: what does not fit is an error of write(), not the program's end.
@@ -173,7 +309,17 @@ TEST(BadInput, Folders) {
   expect_refusal({"info", golden("moe-bf16")}, 1, {"qwen3_moe"});
   const TestFolder empty;
   expect_refusal({"info", empty.path().string()}, 1, {"config.json"});
-  expect_refusal({"tokenize", empty.path().string(), "x"}, 1, {"tokenizer.json"});
+  const TestFolder gguf;
+  gguf.write("model.gguf", "GGUF");
+  for (const Words& command : std::vector<Words>{
+           {"info"}, {"tokenize"}, {"run"}, {"chat"}, {"accuracy", "--questions", "-"}}) {
+    for (const TestFolder* folder : {&empty, &gguf}) {
+      Words words = command;
+      words.insert(words.begin() + 1, folder->path().string());
+      expect_refusal(words, 1,
+                     {"holds no config.json", folder == &gguf ? "does not read GGUF" : "expected"});
+    }
+  }
   expect_refusal({"template", "/nowhere", "x"}, 1, {"/nowhere"});
   if (::getuid() != 0) {
     ::chmod(empty.path().c_str(), 0);
@@ -330,6 +476,15 @@ TEST(BadInput, References) {
   expect_refusal({"accuracy", kDemo, "--questions", "-"}, 1, {"no questions"}, "\n");
   expect_refusal({"accuracy", kDemo, "--questions", "-"}, 1, {"line 1", "answer"},
                  "{\"messages\": []}\n");
+  const std::string good = R"({"messages":[{"role":"user","content":"x"}],"answer":"y"})"
+                           "\n";
+  const auto expect_line_2 = [&](const std::string& line, const Words& words) {
+    expect_refusal({"accuracy", kDemo, "--questions", "-"}, 1, words, good + line + "\n");
+  };
+  expect_line_2("{", {"standard input, line 2", "not JSON", "mend the line"});
+  expect_line_2("[]", {"standard input, line 2", "JSON object"});
+  expect_line_2(R"({"answer":"y"})", {"standard input, line 2", "messages"});
+  expect_line_2(R"({"messages":[],"answer":[1]})", {"standard input, line 2", "answer"});
 }
 
 TEST(BadInput, ATemplateOfAnotherKindIsWarnedOf) {
