@@ -51,7 +51,7 @@ struct CommCall {
   bool tensor;                 // over the tp group; else over the sp group
   bool gather;                 // all_gather; else exchange
   uint64_t times;              // in the step; the same each time
-  uint64_t messages;           // of one call: to every other rank of the group at least one
+  uint64_t messages;           // of one call; 0 where this rank only receives
   std::vector<uint64_t> sent;  // bytes of one call to each rank of the group; none to itself
 
   uint64_t bytes() const;  // of one call

@@ -238,7 +238,9 @@ class RankModel::Step {
              bytes_there * share / far.gather_bandwidth;
     }
     const LinkConstants& slower = nodes > 1 ? far : near;
-    return slower.exchange_latency + number(call.messages - 1) * slower.message +
+    // A rank without subtrees sends nothing, but waits for what it receives.
+    const size_t further = std::max<uint64_t>(call.messages, 1) - 1;
+    return slower.exchange_latency + number(further) * slower.message +
            bytes_here * share / near.exchange_bandwidth +
            bytes_there * share / far.exchange_bandwidth;
   }

@@ -118,6 +118,18 @@ TEST_F(RankPlan, ConstantsComeBackFromJson) {
   EXPECT_THROW(constants_from_json("{}", "file"), Error);
 }
 
+// rill-demo has 4 heads: of 5 ranks or more, some have no subtree of o_proj to send.
+TEST_F(RankPlan, ARankThatOnlyReceivesTakesNoTimeForMessages) {
+  const ModelConfig config = ModelConfig::load(RILL_SOURCE_DIR "/models/rill-demo");
+  const RankModel model(config, arithmetic_, {constants_, 8}, 512);
+  for (const size_t tp : {1, 2, 3, 4, 5, 6, 7, 8}) {
+    const Prediction prompt = model.predict({tp, 1}, {512, 0, 1});
+    EXPECT_LT(prompt.talking, 0.1) << tp;
+    const double exchanges = tp > 1 ? 2.0 * static_cast<double>(config.num_layers) : 0;
+    EXPECT_GE(prompt.talking, exchanges * constants_.here.exchange_latency) << tp;
+  }
+}
+
 // What Rill reaches of a ceiling is known for all of them; a peak of 0 is refused, not divided by.
 TEST_F(RankPlan, EveryCeilingOfAnInstructionSetIsNeeded) {
   for (const auto kind : kCeilingFields) {
