@@ -1,9 +1,7 @@
 // SPDX-License-Identifier: Apache-2.0
 #include "planned_model.h"
 
-#include <fstream>
-#include <iterator>
-
+#include "base/mapped_file.h"
 #include "base/topology.h"
 #include "model/checkpoint.h"
 
@@ -31,10 +29,15 @@ PlannedModel PlannedModel::of(const CommonOptions& options, const std::string& p
 
 MachineConstants constants_of(const std::string& file) {
   if (file.empty()) return default_constants();
-  std::ifstream in(file, std::ios::binary);
-  const std::string text{std::istreambuf_iterator<char>(in), {}};
-  if (!in) fail("cannot read the constants in ", file, "; write them with `rill bench --comm`");
-  return constants_from_json(text, file);
+  const std::string text(MappedFile::open(file).text());
+  MachineConstants c = constants_from_json(text, file);
+  if (c.here.assumed && c.there.assumed) {
+    c.name += "; links assumed";
+  } else if (c.here.assumed || c.there.assumed) {
+    c.name +=
+        std::string("; links ") + (c.here.assumed ? "within a node" : "between nodes") + " assumed";
+  }
+  return c;
 }
 
 std::vector<ShapeChoice> choose_shape(const PlannedModel& model, const RankMachine& machine,

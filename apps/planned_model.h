@@ -22,7 +22,8 @@ struct PlannedModel {
   PlanSubject subject() const { return {config, arithmetic, kernels, threads}; }
 };
 
-/// The constants in a file; default_constants() if its name is empty.
+/// The constants in a file, whose name says which were not measured; default_constants() if `file`
+/// is empty.
 MachineConstants constants_of(const std::string& file);
 
 /// Ranks on nodes with so much memory each.

@@ -202,9 +202,9 @@ CommBench measure_comm(Communicator& world, Team& team, const std::string& isa) 
   bench.ranks = hosts.size();
   bench.nodes = static_cast<size_t>(slowest(world, across->size()));
   MachineConstants& c = bench.constants = default_constants();
-  c.name = std::to_string(bench.ranks) + " ranks of " + std::to_string(team.size()) +
-           (team.size() == 1 ? " thread" : " threads") + " on " + std::to_string(bench.nodes) +
-           " x " + cpu_name();
+  c.name = std::to_string(bench.ranks) + (bench.ranks == 1 ? " rank of " : " ranks of ") +
+           std::to_string(team.size()) + (team.size() == 1 ? " thread" : " threads") + " on " +
+           std::to_string(bench.nodes) + " x " + cpu_name();
   c.isa = isa;
   c.numa_nodes = numa_nodes();
   c.node = node_ceilings(world, *node, team);

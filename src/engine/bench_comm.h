@@ -23,7 +23,7 @@ struct CommTiming {
 struct CommBench {
   size_t ranks = 1, nodes = 1;
   std::vector<CommTiming> timings;  // none where there is nobody to talk to
-  MachineConstants constants;       // default_constants() for what could not be measured
+  MachineConstants constants;       // links that could not be measured are assumed
 
   std::string table() const;
 };

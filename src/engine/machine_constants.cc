@@ -62,8 +62,8 @@ MachineConstants gold_6230r() {
                     .bandwidth = 0.85,
                     .amx_bf16 = 0.2,
                     .amx_int8 = 0.085};
-  c.here = {2e-6, 2e-6, 0.3e-6, 20e9, 20e9};
-  c.there = {3e-6, 3e-6, 0.5e-6, 12.5e9, 12.5e9};
+  c.here = {2e-6, 2e-6, 0.3e-6, 20e9, 20e9, true};
+  c.there = {3e-6, 3e-6, 0.5e-6, 12.5e9, 12.5e9, true};
   return c;
 }
 
@@ -81,8 +81,8 @@ nlohmann::ordered_json to_json(const MachineConstants& c) {
   json["numa_nodes"] = c.numa_nodes;
   json["node"] = write(kCeilings, c.node);
   json["part_reached"] = write(kCeilings, c.part_reached);
-  json["within_a_node"] = write(kLinks, c.here);
-  json["between_nodes"] = write(kLinks, c.there);
+  if (!c.here.assumed) json["within_a_node"] = write(kLinks, c.here);
+  if (!c.there.assumed) json["between_nodes"] = write(kLinks, c.there);
   return json;
 }
 
@@ -95,8 +95,10 @@ MachineConstants constants_from_json(const std::string& text, const std::string&
   c.numa_nodes = object.size("numa_nodes", 1, 1024);
   read(object, "node", kCeilings, c.node);
   read(object, "part_reached", kCeilings, c.part_reached);
-  read(object, "within_a_node", kLinks, c.here);
-  read(object, "between_nodes", kLinks, c.there);
+  c.here = default_constants().here;
+  c.there = default_constants().there;
+  if (object.has("within_a_node")) read(object, "within_a_node", kLinks, c.here = {});
+  if (object.has("between_nodes")) read(object, "between_nodes", kLinks, c.there = {});
   const bool known = c.isa == "scalar" || c.isa == "avx2" || c.isa == "avx512" ||
                      c.isa == "avx512vnni" || c.isa == "avx512bf16" || c.isa == "amx";
   if (!known) object.wrong("isa", "scalar, avx2, avx512, avx512vnni, avx512bf16 or amx");

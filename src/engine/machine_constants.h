@@ -18,6 +18,7 @@ struct LinkConstants {
   double message = 0;             // seconds of each further message of an exchange
   double gather_bandwidth = 0;    // bytes/s sent, each receiver counted
   double exchange_bandwidth = 0;  // bytes/s sent
+  bool assumed = false;           // not measured
 };
 
 struct MachineConstants {
@@ -33,8 +34,10 @@ struct MachineConstants {
 /// as stated in docs/scaling.md. What is assumed where nothing was measured.
 const MachineConstants& default_constants();
 
+/// Without links that are assumed.
 nlohmann::ordered_json to_json(const MachineConstants& constants);
-/// Throws rill::Error naming `file`, what was found and what was expected.
+/// Links that are not there are those of default_constants(). Throws rill::Error naming `file`,
+/// what was found and what was expected.
 MachineConstants constants_from_json(const std::string& text, const std::string& file);
 
 }  // namespace rill

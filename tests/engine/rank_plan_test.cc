@@ -105,10 +105,12 @@ TEST_F(RankPlan, MemoryIsOfTheRankThatNeedsMost) {
 }
 
 TEST_F(RankPlan, ConstantsComeBackFromJson) {
+  constants_.here.assumed = constants_.there.assumed = false;
   constants_.there.message = 7.5e-6;
   const MachineConstants back = constants_from_json(to_json(constants_).dump(), "file");
   EXPECT_EQ(to_json(back), to_json(constants_));
   EXPECT_EQ(back.there.message, 7.5e-6);
+  EXPECT_FALSE(back.here.assumed || back.there.assumed);
   nlohmann::ordered_json broken = to_json(constants_);
   broken["between_nodes"]["message"] = -1;
   EXPECT_THROW(constants_from_json(broken.dump(), "file"), Error);
@@ -116,6 +118,21 @@ TEST_F(RankPlan, ConstantsComeBackFromJson) {
   broken["isa"] = "mmx";
   EXPECT_THROW(constants_from_json(broken.dump(), "file"), Error);
   EXPECT_THROW(constants_from_json("{}", "file"), Error);
+}
+
+TEST_F(RankPlan, LinksThatNobodyMeasuredStayAssumed) {
+  constants_.here = {1e-6, 1e-6, 1e-7, 5e9, 5e9};
+  const nlohmann::ordered_json json = to_json(constants_);
+  EXPECT_TRUE(json.contains("within_a_node"));
+  EXPECT_FALSE(json.contains("between_nodes"));
+  const MachineConstants back = constants_from_json(json.dump(), "file");
+  EXPECT_FALSE(back.here.assumed);
+  EXPECT_EQ(back.here.gather_bandwidth, 5e9);
+  EXPECT_TRUE(back.there.assumed);
+  EXPECT_EQ(back.there.gather_bandwidth, default_constants().there.gather_bandwidth);
+  nlohmann::ordered_json broken = json;
+  broken["between_nodes"] = 3;
+  EXPECT_THROW(constants_from_json(broken.dump(), "file"), Error);
 }
 
 // rill-demo has 4 heads: of 5 ranks or more, some have no subtree of o_proj to send.
