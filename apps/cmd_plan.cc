@@ -21,9 +21,31 @@ struct PlanOptions {
   size_t ranks = 0, nodes = 0, per_node = 0;
   std::string constants, prompts = "512", depths = "0,4096";
   double gbits = 0, microseconds = 0, node_gib = 0;
+  const CLI::App* command = nullptr;
 
-  bool over_ranks() const { return !tp.empty() || !sp.empty() || ranks || nodes || per_node; }
+  bool given(const char* option) const { return command->count(option) > 0; }
+  size_t node_memory() const {
+    const double gib = static_cast<double>(size_t{1} << 30);
+    return node_gib > 0 ? static_cast<size_t>(node_gib * gib) : available_memory();
+  }
 };
+
+/// Throws UsageError for an option that only ranks have, where none are asked for.
+bool over_ranks(const PlanOptions& options) {
+  for (const char* asking : {"--tp", "--sp", "--ranks", "--nodes", "--ranks-per-node"})
+    if (options.given(asking)) return true;
+  for (const char* option : {"-p", "-d", "--constants", "--link-gbits", "--link-latency"})
+    if (options.given(option))
+      throw UsageError(std::string(option) +
+                       " is about the time that ranks take, but no ranks are asked for; give "
+                       "--ranks too (--ranks 1 for one process), or --tp, --sp, --nodes or "
+                       "--ranks-per-node");
+  return false;
+}
+
+std::string counted(size_t count, const std::string& what) {
+  return std::to_string(count) + " " + what + (count == 1 ? "" : "s");
+}
 
 /// 0 for auto and for nothing.
 size_t number_of(const std::string& text, const std::string& option, size_t most) {
@@ -33,16 +55,21 @@ size_t number_of(const std::string& text, const std::string& option, size_t most
   throw UsageError(option + " is '" + text + "'; use 1 to " + std::to_string(most) + ", or auto");
 }
 
+size_t ranks_in_all(const PlanOptions& options, RankShape fixed, size_t numa_nodes) {
+  if (options.ranks) return options.ranks;
+  const bool shares_out = options.tp == "auto" || options.sp == "auto";
+  const bool open = shares_out || (!fixed.tp && !fixed.sp);
+  if ((options.nodes && options.per_node) || (open && (options.nodes || options.per_node)))
+    return std::max<size_t>(1, options.nodes) * (options.per_node ? options.per_node : numa_nodes);
+  if (shares_out)
+    throw UsageError("--tp auto and --sp auto share out a number of ranks; give --ranks too");
+  return std::max<size_t>(1, fixed.tp) * std::max<size_t>(1, fixed.sp);
+}
+
 /// The shapes in question: one, or those that make the ranks.
-std::vector<RankShape> shapes_in_question(const PlanOptions& options) {
+std::vector<RankShape> shapes_in_question(const PlanOptions& options, size_t numa_nodes) {
   const RankShape fixed = {number_of(options.tp, "--tp", 8), number_of(options.sp, "--sp", 64)};
-  size_t ranks = options.ranks;
-  if (ranks == 0 && options.nodes && options.per_node) ranks = options.nodes * options.per_node;
-  if (ranks == 0) {
-    if (options.tp == "auto" || options.sp == "auto")
-      throw UsageError("--tp auto and --sp auto share out a number of ranks; give --ranks too");
-    ranks = std::max<size_t>(1, fixed.tp) * std::max<size_t>(1, fixed.sp);
-  }
+  const size_t ranks = ranks_in_all(options, fixed, numa_nodes);
   const std::vector<RankShape> shapes = possible_shapes(ranks, fixed);
   if (shapes.empty())
     throw UsageError("no --tp (1 to 8) and --sp (1 to 64) as given make " + std::to_string(ranks) +
@@ -50,16 +77,25 @@ std::vector<RankShape> shapes_in_question(const PlanOptions& options) {
   return shapes;
 }
 
-size_t ranks_per_node(const PlanOptions& options, const MachineConstants& constants, size_t ranks) {
-  if (options.nodes == 0)
-    return options.per_node ? options.per_node : std::min(ranks, constants.numa_nodes);
-  const size_t fewest = (ranks + options.nodes - 1) / options.nodes;
-  if (options.per_node == 0) return fewest;
-  if (options.per_node < fewest)
-    throw UsageError(std::to_string(ranks) + " ranks do not fit on --nodes " +
-                     std::to_string(options.nodes) + " with --ranks-per-node " +
-                     std::to_string(options.per_node));
-  return options.per_node;
+size_t nodes_of(size_t ranks, size_t per_node) {
+  return (ranks + per_node - 1) / per_node;
+}
+
+size_t ranks_per_node(const PlanOptions& options, size_t numa_nodes, size_t ranks) {
+  const std::string all = counted(ranks, "rank");
+  if (options.per_node > ranks)
+    throw UsageError("--ranks-per-node is " + std::to_string(options.per_node) +
+                     ", but there are " + all + " in all; take " + std::to_string(ranks) +
+                     " or less, or more --ranks");
+  if (options.nodes == 0) return options.per_node ? options.per_node : std::min(ranks, numa_nodes);
+  const size_t per_node = options.per_node ? options.per_node : nodes_of(ranks, options.nodes);
+  const size_t nodes = nodes_of(ranks, per_node);
+  if (nodes != options.nodes)
+    throw UsageError("--nodes is " + std::to_string(options.nodes) + ", but " + all + " with " +
+                     std::to_string(per_node) + " on a node take " + counted(nodes, "node") +
+                     "; make --nodes, --ranks-per-node and the ranks (--ranks, or --tp times "
+                     "--sp) agree");
+  return per_node;
 }
 
 MachineConstants constants_for(const PlanOptions& options) {
@@ -75,15 +111,22 @@ MachineConstants constants_for(const PlanOptions& options) {
   return c;
 }
 
-std::vector<RankTask> tasks_of(const PlanOptions& options) {
-  return as_usage([&] {
-    std::vector<RankTask> tasks;
-    for (const size_t prompt : parse_list(options.prompts, "-p"))
-      if (prompt) tasks.push_back({prompt, 0, 1});
-    for (const size_t depth : parse_list(options.depths, "-d"))
-      tasks.push_back({0, depth, options.batch});
-    return tasks;
-  });
+/// Those that `positions` of the model suffice for; throws rill::Error if it was a given option
+/// that asked for more.
+std::vector<RankTask> tasks_of(const PlanOptions& options, size_t positions) {
+  std::vector<RankTask> tasks;
+  const auto add = [&](const char* option, const RankTask& task, size_t tokens) {
+    if (tokens <= positions) return tasks.push_back(task);
+    if (options.given(option))
+      fail(task.name(), " (", option, ") takes a context of ", tokens,
+           " tokens, but this model was made for at most ", positions, " positions; lower ",
+           option);
+  };
+  for (const size_t prompt : as_usage([&] { return parse_list(options.prompts, "-p"); }))
+    if (prompt) add("-p", {prompt, 0, 1}, prompt);
+  for (const size_t depth : as_usage([&] { return parse_list(options.depths, "-d"); }))
+    add("-d", {0, depth, options.batch}, depth + 1);
+  return tasks;
 }
 
 std::string time_text(double seconds) {
@@ -119,27 +162,22 @@ std::string choice_table(const std::vector<ShapeChoice>& choices) {
   return "Shapes, the fastest predicted first:\n\n" + markdown_table(cells, 1) + "\n";
 }
 
-int plan_ranks(const PlanOptions& options, const PlannedModel& model) {
-  const std::vector<RankShape> shapes = shapes_in_question(options);
-  const std::vector<RankTask> tasks = tasks_of(options);
+int plan_ranks(const PlanOptions& options, const PlannedModel& model, const std::string& title) {
   const MachineConstants constants = constants_for(options);
+  const std::vector<RankShape> shapes = shapes_in_question(options, constants.numa_nodes);
   const size_t ranks = shapes.front().ranks();
-  const size_t per_node = ranks_per_node(options, constants, ranks);
-  const size_t nodes = (ranks + per_node - 1) / per_node;
-  const double gib = static_cast<double>(size_t{1} << 30);
-  const size_t node_memory =
-      options.node_gib > 0 ? static_cast<size_t>(options.node_gib * gib) : available_memory();
+  const size_t per_node = ranks_per_node(options, constants.numa_nodes, ranks);
+  const std::vector<RankTask> tasks = tasks_of(options, model.config.max_position_embeddings);
+  const size_t node_memory = options.node_memory();
   const RankMachine machine = {{constants, per_node}, node_memory};
   const std::vector<ShapeChoice> choices = choose_shape(model, machine, shapes);
   const RankShape shape = choices.front().shape;
-  RankMemory memory = plan_ranks(model.subject(), model.size, shape, per_node);
-  memory.largest.available = node_memory / std::min(per_node, ranks);
+  const RankMemory memory = plan_ranks(model.subject(), model.size, shape, {node_memory, per_node});
   const size_t numa_node = memory.fullest_node / std::min(constants.numa_nodes, per_node);
 
-  std::string text = std::to_string(ranks) + (ranks == 1 ? " rank" : " ranks") + " (tp " +
-                     std::to_string(shape.tp) + " x sp " + std::to_string(shape.sp) + "), " +
-                     std::to_string(std::min(per_node, ranks)) + " on each of " +
-                     std::to_string(nodes) + (nodes == 1 ? " node" : " nodes") +
+  std::string text = title + counted(ranks, "rank") + " (tp " + std::to_string(shape.tp) +
+                     " x sp " + std::to_string(shape.sp) + "), " + std::to_string(per_node) +
+                     " on each of " + counted(nodes_of(ranks, per_node), "node") +
                      "; predicted for " + constants.name + "\n\n";
   if (choices.size() > 1) text += choice_table(choices);
   text += "Memory of the largest rank:\n" + memory.largest.table() + "  of a node   " +
@@ -153,17 +191,21 @@ int plan_ranks(const PlanOptions& options, const PlannedModel& model) {
 int run_plan(const PlanOptions& options) {
   if (options.common.model.empty() == options.shape.empty())
     throw UsageError("give either a MODEL folder or --shape NAME (for instance qwen3-0.6b)");
+  if (!options.shape.empty()) as_usage([&] { return published_model(options.shape); });
+  const bool ranked = over_ranks(options);
   const PlannedModel model = PlannedModel::of(options.common, options.shape, options.batch);
-  print((options.shape.empty() ? options.common.model : options.shape) + ", " +
-        describe(model.arithmetic) + "\n");
-  if (options.over_ranks()) return plan_ranks(options, model);
-  const MemoryPlan plan = plan_memory(model.subject(), model.size, available_memory());
-  print(plan.table());
+  const std::string title = (options.shape.empty() ? options.common.model : options.shape) + ", " +
+                            describe(model.arithmetic) + "\n";
+  if (ranked) return plan_ranks(options, model, title);
+  const MemoryPlan plan = plan_memory(model.subject(), model.size, options.node_memory());
+  print(title + plan.table());
   return plan.fits() ? 0 : 1;
 }
 
 void add_cluster_options(CLI::App& command, PlanOptions& options) {
-  const std::string group = "Ranks (any of the first five asks for this part)";
+  const std::string group =
+      "Ranks (any of the first five asks for this part, and all but --node-memory need one of "
+      "them)";
   const auto text = [&](const char* name, std::string& target, const char* type,
                         const char* description) {
     command.add_option(name, target, description)->type_name(type)->group(group);
@@ -183,9 +225,11 @@ void add_cluster_options(CLI::App& command, PlanOptions& options) {
   };
   text("--tp", options.tp, "N", "ranks that cut heads and columns, 1 to 8, or auto");
   text("--sp", options.sp, "N", "groups that cut the context, 1 to 64, or auto");
-  count("--ranks", options.ranks, "ranks in all (default: --tp times --sp)");
+  count("--ranks", options.ranks,
+        "ranks in all (default: --tp times --sp, else --nodes times --ranks-per-node)");
   count("--nodes", options.nodes, "nodes that they run on");
-  count("--ranks-per-node", options.per_node, "ranks of a node (default: one to a NUMA node)");
+  count("--ranks-per-node", options.per_node,
+        "ranks of a node (default: what --nodes needs, else one to a NUMA node)");
   text("-p,--n-prompt", options.prompts, "LIST", "prompt lengths to predict (default 512)");
   text("-d,--n-depth", options.depths, "LIST",
        "contexts after which to predict a token (default 0,4096)");
@@ -207,6 +251,7 @@ void add_plan_command(Program& program) {
       "rill plan models/rill-demo --ctx 4096 --batch 4\n"
       "  rill plan --shape qwen3-8b --ranks 16 --nodes 8 --tp auto --sp auto --link-gbits 100",
       [options] { return run_plan(*options); });
+  options->command = command;
   add_common_options(*command, options->common);
   command->get_option("MODEL")->required(false);
   command

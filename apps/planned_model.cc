@@ -45,9 +45,9 @@ std::vector<ShapeChoice> choose_shape(const PlannedModel& model, const RankMachi
   const RankModel times(model.config, model.arithmetic, machine.place, model.size.chunk);
   std::vector<ShapeChoice> choices;
   for (const RankShape& shape : shapes) {
-    const RankMemory memory =
-        plan_ranks(model.subject(), model.size, shape, machine.place.per_node);
-    choices.push_back(judge_shape(times, shape, memory.fullest_node <= machine.node_memory));
+    const RankMemory memory = plan_ranks(model.subject(), model.size, shape,
+                                         {machine.node_memory, machine.place.per_node});
+    choices.push_back(judge_shape(times, shape, memory.largest.fits()));
   }
   sort_choices(choices);
   return choices;

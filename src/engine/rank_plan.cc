@@ -269,17 +269,20 @@ Prediction RankModel::predict(RankShape shape, const RankTask& task) const {
 }
 
 RankMemory plan_ranks(PlanSubject subject, const SessionSize& size, RankShape shape,
-                      size_t per_node) {
+                      const NodeMemory& nodes) {
   RankMemory memory;
-  size_t node = 0;
+  const size_t available = nodes.bytes / std::min(nodes.per_node, shape.ranks());
+  size_t node = 0, longest = SIZE_MAX;
   for (size_t rank = 0; rank < shape.ranks(); ++rank) {
     subject.tp = {rank % shape.tp, shape.tp};
     subject.sp = {rank / shape.tp, shape.sp};
-    const MemoryPlan plan = plan_memory(subject, size, SIZE_MAX);
+    const MemoryPlan plan = plan_memory(subject, size, available);
+    longest = std::min(longest, plan.longest_context);
     if (plan.total() > memory.largest.total()) memory.largest = plan;
-    node = (rank % per_node ? node : 0) + plan.total();
+    node = (rank % nodes.per_node ? node : 0) + plan.total();
     memory.fullest_node = std::max(memory.fullest_node, node);
   }
+  memory.largest.longest_context = longest;
   return memory;
 }
 

@@ -57,14 +57,18 @@ class RankModel {
   const size_t chunk_;
 };
 
+/// What each node has, for equal parts of its `per_node` neighbours.
+struct NodeMemory {
+  size_t bytes, per_node;
+};
 /// Memory of all ranks of a shape.
 struct RankMemory {
-  MemoryPlan largest;       // of the rank that needs most
+  MemoryPlan largest;       // of the rank that needs most; the longest context is of all ranks
   size_t fullest_node = 0;  // bytes of the node whose ranks need most
 };
-/// `subject` of a whole model; `per_node` neighbours share a node.
+/// `subject` of a whole model.
 RankMemory plan_ranks(PlanSubject subject, const SessionSize& size, RankShape shape,
-                      size_t per_node);
+                      const NodeMemory& nodes);
 
 /// What shapes are compared by: a prompt of 512 tokens, then 128 generated ones.
 constexpr size_t kChoicePrompt = 512, kChoiceGenerated = 128;

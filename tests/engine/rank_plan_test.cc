@@ -89,7 +89,7 @@ TEST_F(RankPlan, TheFastestThatFitsIsFirst) {
 TEST_F(RankPlan, MemoryIsOfTheRankThatNeedsMost) {
   const PlanSubject whole = {config_, arithmetic_, choose_kernels("scalar"), 2};
   const SessionSize size = {512, 4096, 1, 1};
-  const RankMemory memory = plan_ranks(whole, size, {3, 2}, 2);
+  const RankMemory memory = plan_ranks(whole, size, {3, 2}, {SIZE_MAX, 2});
   size_t most = 0, all = 0;
   for (size_t rank = 0; rank < 6; ++rank) {
     PlanSubject one = whole;
@@ -102,6 +102,21 @@ TEST_F(RankPlan, MemoryIsOfTheRankThatNeedsMost) {
   EXPECT_EQ(memory.largest.total(), most);
   EXPECT_GE(memory.fullest_node, all / 3);
   EXPECT_LE(memory.fullest_node, 2 * most);
+}
+
+// As when they load: a rank has an equal part of its node, and the least fortunate one decides.
+TEST_F(RankPlan, TheLongestContextIsWhatFitsEveryRank) {
+  const PlanSubject whole = {config_, arithmetic_, choose_kernels("scalar"), 2};
+  const SessionSize size = {512, 4096, 1, 1};
+  const size_t part = plan_ranks(whole, size, {3, 2}, {SIZE_MAX, 2}).largest.total();
+  const RankMemory memory = plan_ranks(whole, size, {3, 2}, {2 * part, 2});
+  EXPECT_EQ(memory.largest.available, part);
+  EXPECT_TRUE(memory.largest.fits());
+  EXPECT_GE(memory.largest.longest_context, 4096u);
+  EXPECT_LT(memory.largest.longest_context, config_.max_position_embeddings);
+  const MemoryPlan none = plan_ranks(whole, size, {3, 2}, {1 << 20, 2}).largest;
+  EXPECT_FALSE(none.fits());
+  EXPECT_EQ(none.longest_context, 0u);
 }
 
 TEST_F(RankPlan, ConstantsComeBackFromJson) {
