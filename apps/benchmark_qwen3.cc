@@ -82,6 +82,7 @@ QwenBenchmark understand(RawOptions raw) {
   if (!asked.common.model.empty() && !asked.shape.empty())
     throw UsageError("--model and --shape were both given; give one of them");
   if (asked.common.model.empty() && asked.shape.empty()) asked.shape = kDefaultShape;
+  if (!asked.shape.empty()) as_usage([&] { return published_model(asked.shape); });
   if (!raw.phase.empty()) {
     if (raw.phase != "prefill" && raw.phase != "decode")
       throw UsageError("--phase is '" + raw.phase + "'; use prefill or decode");

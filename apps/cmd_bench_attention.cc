@@ -93,9 +93,9 @@ std::vector<Method> methods_of(const AttentionOptions& options) {
 
 std::vector<AttentionCase> cases_of(const AttentionOptions& options) {
   const std::vector<size_t> lengths = numbers(options.tokens, "--tokens", size_t{1} << 24);
-  const std::vector<size_t> blocks = numbers(options.blocks, "--block-size", 1024);
+  const std::vector<size_t> blocks = parse_list(options.blocks, "--block-size");
   for (size_t block : blocks)
-    if (block < 16 || (block & (block - 1)) != 0)
+    if (block < 16 || block > 1024 || (block & (block - 1)) != 0)
       fail("--block-size is \"", options.blocks, "\"; use powers of two from 16 to 1024");
   std::vector<AttentionCase> cases;
   for (const std::string& queries : split(options.queries, "--queries"))
@@ -122,6 +122,17 @@ AttentionLayer layer_of(const AttentionOptions& options) {
   layer.operand = arithmetic.attention;
   layer.kv = arithmetic.kv;
   return layer;
+}
+
+void check_heads(const AttentionOptions& options) {
+  const AttentionLayer layer = layer_of(options);
+  if (layer.heads % layer.kv_heads != 0)
+    throw UsageError("--heads is " + std::to_string(layer.heads) +
+                     ", expected a multiple of --kv-heads, which is " +
+                     std::to_string(layer.kv_heads) + "; change one of them");
+  if (layer.head_dim % 2 != 0)
+    throw UsageError("--head-dim is " + std::to_string(layer.head_dim) +
+                     "; use an even number from 2 to 1024");
 }
 
 /// Measures cases by methods, each on the first ranks of the job while the others wait.
@@ -178,6 +189,7 @@ class AttentionRuns {
 };
 
 int run_bench_attention(const AttentionOptions& options) {
+  check_heads(options);
   const auto cases = as_usage([&] { return cases_of(options); });
   const auto methods = as_usage([&] { return methods_of(options); });
   const bool tells = options.world->rank() == 0;
@@ -212,18 +224,21 @@ void add_case_options(CLI::App& command, AttentionOptions& options) {
        "threads (default 1, and all cores for the best instruction set)");
   list("--ranks", options.ranks,
        "under mpirun or srun: on how many of the ranks, which share the keys (default 1, and all)");
-  const auto size = [&](const char* name, size_t& target, size_t most, const char* description) {
+  struct Limits {
+    size_t least, most;
+  };
+  const auto size = [&](const char* name, size_t& target, Limits limits, const char* description) {
     command.add_option(name, target, description)
-        ->check(CLI::Range(size_t{1}, most))
+        ->check(CLI::Range(limits.least, limits.most))
         ->type_name("N")
         ->group(group);
   };
-  size("--heads", options.layer.heads, 1024, "query heads (default 16)");
-  size("--kv-heads", options.layer.kv_heads, 1024,
+  size("--heads", options.layer.heads, {1, 1024}, "query heads (default 16)");
+  size("--kv-heads", options.layer.kv_heads, {1, 1024},
        "heads of keys and values (default 8, or as --heads)");
-  size("--head-dim", options.layer.head_dim, 1024, "values of a head, even (default 128)");
-  size("--chunk", options.layer.chunk, size_t{1} << 20, "queries of one step (default 512)");
-  size("-r,--repetitions", options.repetitions, 10000,
+  size("--head-dim", options.layer.head_dim, {2, 1024}, "values of a head, even (default 128)");
+  size("--chunk", options.layer.chunk, {1, size_t{1} << 20}, "queries of one step (default 512)");
+  size("-r,--repetitions", options.repetitions, {1, 10000},
        "times that each case runs, fewer if it takes long (default 3)");
 }
 

@@ -75,7 +75,11 @@ int run_detokenize(const TextOptions& options) {
       return detokenize_line(text.tokenizer, line, number);
     });
   }
-  print(text.tokenizer.decode(parse_ids(input_text(options), "the list of ids")) + "\n");
+  const bool typed = options.has_text && options.text != "-";
+  const std::vector<int32_t> ids =
+      typed ? as_usage([&] { return parse_ids(options.text, "the list of ids"); })
+            : parse_ids(read_standard_input(), "standard input");
+  print(text.tokenizer.decode(ids) + "\n");
   return 0;
 }
 

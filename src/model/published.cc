@@ -36,7 +36,7 @@ const PublishedModel& published_model(std::string_view name) {
     if (wanted == model.name || "qwen3-" + wanted == model.name) return model;
     names += (names.empty() ? "" : ", ") + std::string(model.name);
   }
-  fail("there is no published size named ", name, ", expected one of ", names);
+  fail("there is no published size named '", name, "', expected one of ", names);
 }
 
 std::string PublishedModel::config_json() const {
