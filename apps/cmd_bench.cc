@@ -142,6 +142,7 @@ int run_bench(const BenchOptions& options, Communicator& world) {
   if (options.comm) return run_comm(options, world);
   if (options.common.model.empty() == options.shape.empty())
     throw UsageError("give either a MODEL folder or --shape NAME (for instance qwen3-0.6b)");
+  if (!options.shape.empty()) as_usage([&] { return published_model(options.shape); });
   const std::vector<BenchTest> tests = plan_of(options).tests();
   if (!options.roofline.empty()) require_plot(options.roofline, "--roofline");
   std::vector<nlohmann::ordered_json> rows;
@@ -218,6 +219,7 @@ void add_bench_command(Program& program) {
       ->add_option("--roofline", options->roofline,
                    "draw each operation's speed under the ceilings (an SVG, with gnuplot)")
       ->type_name("FILE.svg");
+  add_attention_option(*command, options->common);
   add_arithmetic_options(*command, options->common);
   add_numa_option(*command, options->common.numa);
   add_chunk_option(*command, options->common);

@@ -66,9 +66,9 @@ void add_verify_command(Program& program) {
   auto options = std::make_shared<VerifyOptions>();
   CLI::App* command = add_command(
       program, "verify",
-      "check that threads, chunks, batches and instruction sets give the same bits, against a "
-      "plain "
-      "double-precision pass; or, with --reference, compare with files of known results",
+      "check that threads, chunks, batches and instruction sets give the same bits, with both "
+      "attentions and against a plain double-precision pass; or, with --reference, compare with "
+      "files of known results",
       "rill verify models/rill-demo\n  rill verify FOLDER --reference FOLDER",
       [options] { return run_verify(*options); });
   add_model_option(*command, options->common);

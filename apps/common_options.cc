@@ -10,6 +10,8 @@
 namespace rill::apps {
 namespace {
 
+constexpr const char* kArithmeticGroup = "Arithmetic (part of the result)";
+
 /// An option whose text `parse` turns into `target`; its errors are usage errors.
 template <class T, class Parse>
 CLI::Option* add_parsed(CLI::App& command, const std::string& name, T& target, Parse parse,
@@ -62,16 +64,19 @@ void add_model_option(CLI::App& command, CommonOptions& options) {
       ->required();
 }
 
-void add_arithmetic_options(CLI::App& command, CommonOptions& options, AttentionType attention) {
+void add_attention_option(CLI::App& command, CommonOptions& options) {
+  add_parsed(command, "--attention", options.arithmetic.attention, parse_attention_type,
+             "standard or streaming (default streaming)")
+      ->group(kArithmeticGroup);
+}
+
+void add_arithmetic_options(CLI::App& command, CommonOptions& options) {
   ArithmeticOptions& arithmetic = options.arithmetic;
-  arithmetic.attention = attention;
-  const std::string group = "Arithmetic (part of the result)";
-  add_parsed(command, "--attention", arithmetic.attention, parse_attention_type,
-             std::string("standard or streaming (default ") + to_string(attention) + ")")
-      ->group(group);
-  add_parsed(command, "--block-size", arithmetic.block_size, parse_block_size,
-             "keys per attention block: 16, 32, ... 1024, or auto: by caches, head size and --ctx "
-             "(default 64)")
+  const std::string group = kArithmeticGroup;
+  add_parsed(
+      command, "--block-size", arithmetic.block_size, parse_block_size,
+      "keys per attention block: 16, 32, ... 1024, or auto: by caches, head size and context "
+      "(default 64)")
       ->group(group);
   add_parsed(command, "--weights", arithmetic.weights, parse_weight_type,
              "auto, bf16, f16, f32, int8 or int4 (default auto: as stored)")
@@ -99,7 +104,7 @@ void add_numa_option(CLI::App& command, NumaPolicy& policy) {
 void add_thread_option(CLI::App& command, CommonOptions& options) {
   add_numa_option(command, options.numa);
   command
-      .add_option("--threads", options.threads,
+      .add_option("-t,--threads", options.threads,
                   "threads (default: $OMP_NUM_THREADS, else the cores left to this process)")
       ->check(CLI::Range(1, 1024))
       ->type_name("N")
@@ -116,15 +121,16 @@ void add_chunk_option(CLI::App& command, CommonOptions& options) {
 
 void add_context_option(CLI::App& command, CommonOptions& options) {
   command
-      .add_option(
-          "--ctx", options.context,
-          "tokens that the KV cache holds (default 4096, or what the model or memory allow)")
+      .add_option("--ctx", options.context,
+                  "tokens that the KV cache holds (default 4096, or what the model or memory "
+                  "allow; logits and accuracy: what their input needs)")
       ->check(CLI::Range(size_t{1}, size_t{1} << 30))
       ->type_name("N");
 }
 
 void add_common_options(CLI::App& command, CommonOptions& options) {
   add_model_option(command, options);
+  add_attention_option(command, options);
   add_arithmetic_options(command, options);
   add_thread_option(command, options);
   add_chunk_option(command, options);

@@ -31,9 +31,11 @@ struct CommonOptions {
 /// MODEL: a positional, required.
 void add_model_option(CLI::App& command, CommonOptions& options);
 
-/// --attention --block-size --weights --compute --kv --isa. `attention` is the default.
-void add_arithmetic_options(CLI::App& command, CommonOptions& options,
-                            AttentionType attention = AttentionType::STREAMING);
+/// --attention (by itself, for a command may always run both).
+void add_attention_option(CLI::App& command, CommonOptions& options);
+
+/// --block-size --weights --compute --kv --isa
+void add_arithmetic_options(CLI::App& command, CommonOptions& options);
 
 /// --numa
 void add_numa_option(CLI::App& command, NumaPolicy& policy);
