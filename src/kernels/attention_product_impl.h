@@ -103,41 +103,45 @@ class AskAhead {
 // keys of the next part are asked for, evenly over all rows, so that the caches beyond keep up.
 class AskEvenly {
  public:
+  AskEvenly() : at_(nullptr), end_(nullptr), then_(nullptr), then_end_(nullptr), step_(0) {}
   // The share of some rows, in so many calls of ask().
-  AskEvenly(const AttentionTile& t, size_t part, size_t row, size_t rows, size_t calls)
-      : k_(reinterpret_cast<const char*>(t.k[part + 1])),
-        v_(reinterpret_cast<const char*>(t.v[part])),
-        values_(v_block_bytes(t.kv, t.head_dim) / 64) {
-    const size_t lines = values_ + k_block_bytes(t.kv, t.head_dim) / 64;
-    at_ = lines * row / t.rows;
-    end_ = lines * (row + rows) / t.rows;
-    step_ = (end_ - at_ + calls - 1) / calls;
+  AskEvenly(const AttentionTile& t, size_t part, size_t row, size_t rows, size_t calls) {
+    const size_t values = v_block_bytes(t.kv, t.head_dim) / 64;
+    const size_t lines = values + k_block_bytes(t.kv, t.head_dim) / 64;
+    const size_t first = lines * row / t.rows, last = lines * (row + rows) / t.rows;
+    const char* const v = reinterpret_cast<const char*>(t.v[part]);
+    const char* const k = reinterpret_cast<const char*>(t.k[part + 1]) - values * 64;
+    at_ = v + least(first, values) * 64;
+    end_ = v + least(last, values) * 64;
+    then_ = k + (first > values ? first : values) * 64;
+    then_end_ = k + (last > values ? last : values) * 64;
+    step_ = (last - first + calls - 1) / calls;
   }
   RILL_INLINE void ask() {
-    const size_t end = least(at_ + step_, end_);
-    for (; at_ < end; ++at_)
-      __builtin_prefetch(at_ < values_ ? v_ + at_ * 64 : k_ + (at_ - values_) * 64, 0, 2);
+    for (size_t i = 0; i < step_; ++i) {
+      if (at_ == end_) {
+        if (then_ == then_end_) return;
+        at_ = then_;
+        end_ = then_ = then_end_;
+      }
+      __builtin_prefetch(at_, 0, 2);
+      at_ += 64;
+    }
   }
-  template <size_t>
-  RILL_INLINE void ask() {
-    ask();
-  }
-  template <size_t, size_t>
-  RILL_INLINE void ask(size_t i) {
-    if (i == 0) ask();
-  }
-  RILL_INLINE void advance() {}
 
  private:
-  const char *k_, *v_;
-  size_t values_, at_, end_, step_;  // in lines: V's, then K's
+  const char *at_, *end_, *then_, *then_end_;  // V's, then K's
+  size_t step_;
 };
-// There is nothing to ask for.
+// There is nothing to ask for, or it is asked for elsewhere.
 struct AskNothing {
   template <size_t>
   RILL_INLINE void ask() {}
+  // Without a barrier GCC 12 loads all pieces first and runs out of registers.
   template <size_t, size_t>
-  RILL_INLINE void ask(size_t) {}
+  RILL_INLINE void ask(size_t) {
+    asm volatile("" : : : "memory");
+  }
   RILL_INLINE void advance() {}
 };
 
@@ -150,7 +154,8 @@ template <class P, size_t kBytes, Copy kOfBlock = Copy::NONE>
 struct FloatKind {
   using Product = P;
   static constexpr Copy kCopy = kOfBlock;
-  static constexpr size_t kQueryRowBytes = kQuerySlice * kBytes;
+  static constexpr size_t kElementBytes = kBytes, kQueryRowBytes = kQuerySlice * kBytes;
+  static constexpr size_t kPiece = 32;  // dimensions after which many rows ask for what comes next
 
   // Adds the inputs from k on, of which job.w is the row.
   template <int R, int N, class Ask>
@@ -166,7 +171,9 @@ struct RunKind {
     static constexpr size_t kStep = 2, kStepBytes = 64;  // a pair
   };
   static constexpr Copy kCopy = Copy::NONE;
+  static constexpr size_t kElementBytes = bf16_rows(Operand::BF16X32) ? 2 : 4;
   static constexpr size_t kQueryRowBytes = activation_bytes(Operand::BF16X32, kQuerySlice);
+  static constexpr size_t kPiece = 32;
 
   // All of a job's k. The first of them is the k_begin-th of its run.
   template <int R, int N, class Ask>
@@ -188,7 +195,9 @@ struct RunKind {
 struct CodeScores {
   using Product = IntProduct<Format::INT8>;
   static constexpr Copy kCopy = Copy::NONE;
+  static constexpr size_t kElementBytes = sizeof(Code);
   static constexpr size_t kQueryRowBytes = activation_bytes(Operand::Q8, kQuerySlice);
+  static constexpr size_t kPiece = kQuerySlice;  // a row's scales stand behind all its codes
 
   template <int R, int N, class Ask>
   static RILL_INLINE void step(ProductJob& job, size_t k, V (&acc)[R][N], Ask& ahead) {
@@ -286,6 +295,11 @@ RILL_INLINE void run_rows(ProductJob& job, size_t row_bytes, Ask& ahead, V (&acc
   }
 }
 
+// Whether a product is bound by reading and asks for what it reads. A tall tile's is not, be it of
+// few rows: others have read the same before it.
+template <class Kind, int R>
+constexpr bool kAsksAhead = kFew<R> && Kind::kCopy != Copy::READS;
+
 // s[part][row + r][key] = q · k for the stretch's R rows and the keys of a part that they see.
 template <class Kind, int R>
 void score_rows(const AttentionTile& t, const Stretch& stretch, const ScorePart& part, float* s) {
@@ -299,8 +313,11 @@ void score_rows(const AttentionTile& t, const Stretch& stretch, const ScorePart&
   float* const out = s + part.index * part_floats(t) + stretch.row * kBlockTokens;
   const size_t steps = (t.head_dim + Product::kStep - 1) / Product::kStep;
   constexpr size_t kPanels = static_cast<size_t>(Product::panels(R));
-  AskEvenly evenly(t, part.index, stretch.row, R,
-                   steps * ((keys / kPanel + kPanels - 1) / kPanels));
+  const size_t tiles = (keys / kPanel + kPanels - 1) / kPanels;
+  const size_t pieces = (t.head_dim + Kind::kPiece - 1) / Kind::kPiece;
+  AskEvenly evenly = kAsksAhead<Kind, R>
+                         ? AskEvenly()
+                         : AskEvenly(t, part.index, stretch.row, R, tiles * pieces);
   each_tile<Product::panels(R)>(keys / kPanel, [&]<int P>(size_t panel) RILL_INLINE_LAMBDA {
     V acc[R][P];
     clear(acc);
@@ -313,12 +330,20 @@ void score_rows(const AttentionTile& t, const Stretch& stretch, const ScorePart&
     AskAhead ahead(job.w, next + column, steps, kRowBytes);
     const char* q = reinterpret_cast<const char*>(t.q) + stretch.row * Kind::kQueryRowBytes;
     for (size_t d = 0; d < t.head_dim; d += kQuerySlice, q += t.q_slice_bytes) {
-      job.x = q;
-      job.k_end = least(kQuerySlice, t.head_dim - d);
-      if constexpr (kFew<R>)
+      const size_t dims = least(kQuerySlice, t.head_dim - d);
+      if constexpr (kAsksAhead<Kind, R>) {
+        job.x = q;
+        job.k_end = dims;
         run_rows<Kind>(job, kRowBytes, ahead, acc);
-      else
-        run_rows<Kind>(job, kRowBytes, evenly, acc);
+      } else {
+        AskNothing nothing;  // between pieces: the loop over rows has no room for it
+        for (size_t k = 0; k < dims; k += Kind::kPiece) {
+          job.x = q + k * Kind::kElementBytes;
+          job.k_end = least(Kind::kPiece, dims - k);
+          evenly.ask();
+          run_rows<Kind>(job, kRowBytes, nothing, acc);
+        }
+      }
     }
     store_tile(acc, out + panel * kPanel, kBlockTokens);
   });
@@ -390,7 +415,7 @@ void value_rows(const AttentionTile& t, const Stretch& stretch, const ValueParts
       const size_t steps = (job.k_end + Product::kStep - 1) / Product::kStep;
       AskAhead ahead(job.w, next + column, steps, row_bytes);
       AskNothing nothing;
-      if constexpr (kFew<R>)
+      if constexpr (kAsksAhead<Kind, R>)
         run_rows<Kind>(job, row_bytes, ahead, acc);
       else
         run_rows<Kind>(job, row_bytes, nothing, acc);
