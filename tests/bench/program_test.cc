@@ -126,7 +126,7 @@ TEST(RillBench, RefusesInOneSentence) {
       {{"bench", kModel, "-b", "0"}, 2},
       {{"bench", kModel, "-r", "0"}, 2},
       {{"bench", kModel, "-p", "1000000"}, 1},
-      {{"bench", "--shape", "qwen3-0.7b"}, 1},
+      {{"bench", "--shape", "qwen3-0.7b"}, 2},
       {{"bench", "/no/such/folder"}, 1},
   };
   for (const auto& [arguments, status] : cases) {
