@@ -181,10 +181,9 @@ struct RunKind {
     size_t left_of_run = 32 - job.k_begin;
     for (size_t k = 0; k < job.k_end;) {
       const size_t count = least(left_of_run, job.k_end - k);
-      Product::add_run<R, N>(job, job.w, row_bytes, k, count / 2, acc,
-                             [&]() RILL_INLINE_LAMBDA {
-                               ahead.template ask<N * Product::kStepBytes>();
-                             });
+      Product::add_run<R, N>(job, job.w, row_bytes, k, count / 2, acc, [&]() RILL_INLINE_LAMBDA {
+        ahead.template ask<N * Product::kStepBytes>();
+      });
       job.w += count / 2 * row_bytes;
       k += count;
       left_of_run = 32;
@@ -298,7 +297,7 @@ RILL_INLINE void run_rows(ProductJob& job, size_t row_bytes, Ask& ahead, V (&acc
 // Whether a product is bound by reading and asks for what it reads. A tall tile's is not, be it of
 // few rows: others have read the same before it.
 template <class Kind, int R>
-constexpr bool kAsksAhead = kFew<R> && Kind::kCopy != Copy::READS;
+constexpr bool kAsksAhead = kFew<R>&& Kind::kCopy != Copy::READS;
 
 // s[part][row + r][key] = q · k for the stretch's R rows and the keys of a part that they see.
 template <class Kind, int R>
@@ -315,9 +314,8 @@ void score_rows(const AttentionTile& t, const Stretch& stretch, const ScorePart&
   constexpr size_t kPanels = static_cast<size_t>(Product::panels(R));
   const size_t tiles = (keys / kPanel + kPanels - 1) / kPanels;
   const size_t pieces = (t.head_dim + Kind::kPiece - 1) / Kind::kPiece;
-  AskEvenly evenly = kAsksAhead<Kind, R>
-                         ? AskEvenly()
-                         : AskEvenly(t, part.index, stretch.row, R, tiles * pieces);
+  AskEvenly evenly =
+      kAsksAhead<Kind, R> ? AskEvenly() : AskEvenly(t, part.index, stretch.row, R, tiles * pieces);
   each_tile<Product::panels(R)>(keys / kPanel, [&]<int P>(size_t panel) RILL_INLINE_LAMBDA {
     V acc[R][P];
     clear(acc);

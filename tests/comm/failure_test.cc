@@ -149,7 +149,8 @@ TEST(Failure, OtherOptions) {
   expect_ended(two(run, run + "--weights int8"), "rank 1 has \"--weights int8\"");
   expect_ended(two(run + "--tp 2", run + "--sp 2"),
                "rank 1 has \"--sp 2\" on its command line, unlike rank 0, which has \"--tp 2\"");
-  expect_ended(two(run, run + "--no-such-option"), "rill: rank 1: rill run has no option --no-such-option");
+  expect_ended(two(run, run + "--no-such-option"),
+               "rill: rank 1: rill run has no option --no-such-option");
   expect_ended(two(run, "rill logits " + kDemo + " --ids 1 --out x"), "rank 1 has \"logits\"");
   // Machines may differ.
   const Finished machines = two(run + "--isa scalar", run + "--threads 2");
