@@ -57,9 +57,7 @@ using ScoreFunction = void (*)(const AttentionTile& t, const Stretch& stretch,
 using ValueFunction = void (*)(const AttentionTile& t, const Stretch& stretch,
                                const ValueParts& parts, const float* p, const ValueSink& sink);
 
-// Up to how many rows are bound by reading.
-template <int kRows>
-constexpr bool kFew = kRows <= 4;
+constexpr int kFewRows = 4;  // are bound by reading
 
 // For a few rows: asks for memory (to come as near as the L2 cache) a short distance before it is
 // read, where rows lie one after the other and what comes after them lies elsewhere: from K on to
@@ -110,11 +108,11 @@ class AskEvenly {
     const size_t lines = values + k_block_bytes(t.kv, t.head_dim) / 64;
     const size_t first = lines * row / t.rows, last = lines * (row + rows) / t.rows;
     const char* const v = reinterpret_cast<const char*>(t.v[part]);
-    const char* const k = reinterpret_cast<const char*>(t.k[part + 1]) - values * 64;
+    const char* const k = reinterpret_cast<const char*>(t.k[part + 1]);
     at_ = v + least(first, values) * 64;
     end_ = v + least(last, values) * 64;
-    then_ = k + (first > values ? first : values) * 64;
-    then_end_ = k + (last > values ? last : values) * 64;
+    then_ = k + (first - least(first, values)) * 64;
+    then_end_ = k + (last - least(last, values)) * 64;
     step_ = (last - first + calls - 1) / calls;
   }
   RILL_INLINE void ask() {
@@ -297,7 +295,7 @@ RILL_INLINE void run_rows(ProductJob& job, size_t row_bytes, Ask& ahead, V (&acc
 // Whether a product is bound by reading and asks for what it reads. A tall tile's is not, be it of
 // few rows: others have read the same before it.
 template <class Kind, int R>
-constexpr bool kAsksAhead = kFew<R>&& Kind::kCopy != Copy::READS;
+constexpr bool kAsksAhead = Kind::kCopy != Copy::READS && R <= kFewRows;
 
 // s[part][row + r][key] = q · k for the stretch's R rows and the keys of a part that they see.
 template <class Kind, int R>
