@@ -295,7 +295,7 @@ RILL_INLINE void run_rows(ProductJob& job, size_t row_bytes, Ask& ahead, V (&acc
 // Whether a product is bound by reading and asks for what it reads. A tall tile's is not, be it of
 // few rows: others have read the same before it.
 template <class Kind, int R>
-constexpr bool kAsksAhead = Kind::kCopy != Copy::READS && R <= kFewRows;
+constexpr bool kAsksAhead = Kind::kCopy != Copy::READS&& R <= kFewRows;
 
 // s[part][row + r][key] = q · k for the stretch's R rows and the keys of a part that they see.
 template <class Kind, int R>
