@@ -295,7 +295,9 @@ RILL_INLINE void run_rows(ProductJob& job, size_t row_bytes, Ask& ahead, V (&acc
 // Whether a product is bound by reading and asks for what it reads. A tall tile's is not, be it of
 // few rows: others have read the same before it.
 template <class Kind, int R>
-constexpr bool kAsksAhead = Kind::kCopy != Copy::READS&& R <= kFewRows;
+constexpr bool asks_ahead() {
+  return Kind::kCopy != Copy::READS && R <= kFewRows;
+}
 
 // s[part][row + r][key] = q · k for the stretch's R rows and the keys of a part that they see.
 template <class Kind, int R>
@@ -312,8 +314,9 @@ void score_rows(const AttentionTile& t, const Stretch& stretch, const ScorePart&
   constexpr size_t kPanels = static_cast<size_t>(Product::panels(R));
   const size_t tiles = (keys / kPanel + kPanels - 1) / kPanels;
   const size_t pieces = (t.head_dim + Kind::kPiece - 1) / Kind::kPiece;
-  AskEvenly evenly =
-      kAsksAhead<Kind, R> ? AskEvenly() : AskEvenly(t, part.index, stretch.row, R, tiles * pieces);
+  AskEvenly evenly = asks_ahead<Kind, R>()
+                         ? AskEvenly()
+                         : AskEvenly(t, part.index, stretch.row, R, tiles * pieces);
   each_tile<Product::panels(R)>(keys / kPanel, [&]<int P>(size_t panel) RILL_INLINE_LAMBDA {
     V acc[R][P];
     clear(acc);
@@ -327,7 +330,7 @@ void score_rows(const AttentionTile& t, const Stretch& stretch, const ScorePart&
     const char* q = reinterpret_cast<const char*>(t.q) + stretch.row * Kind::kQueryRowBytes;
     for (size_t d = 0; d < t.head_dim; d += kQuerySlice, q += t.q_slice_bytes) {
       const size_t dims = least(kQuerySlice, t.head_dim - d);
-      if constexpr (kAsksAhead<Kind, R>) {
+      if constexpr (asks_ahead<Kind, R>()) {
         job.x = q;
         job.k_end = dims;
         run_rows<Kind>(job, kRowBytes, ahead, acc);
@@ -411,7 +414,7 @@ void value_rows(const AttentionTile& t, const Stretch& stretch, const ValueParts
       const size_t steps = (job.k_end + Product::kStep - 1) / Product::kStep;
       AskAhead ahead(job.w, next + column, steps, row_bytes);
       AskNothing nothing;
-      if constexpr (kAsksAhead<Kind, R>)
+      if constexpr (asks_ahead<Kind, R>())
         run_rows<Kind>(job, row_bytes, ahead, acc);
       else
         run_rows<Kind>(job, row_bytes, nothing, acc);
