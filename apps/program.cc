@@ -2,6 +2,7 @@
 #include "program.h"
 
 #include <fcntl.h>
+#include <sys/syscall.h>
 #include <time.h>
 #include <unistd.h>
 
@@ -68,14 +69,36 @@ constexpr std::string_view kTerminated =
     "lost; see what the launcher says\n";
 constexpr std::string_view kInterrupted = "rill: rank 0: this job was interrupted (SIGINT)\n";
 
+void sleep_ms(long milliseconds) {
+  const timespec time = {0, milliseconds * 1'000'000};
+  ::nanosleep(&time, nullptr);
+}
+
+/// Leaves a process that holds standard output and error open until the launcher has taken this
+/// one's exit status. MPICH's (4.0), once it has sent a signal on, takes one only while an output
+/// of the job is open: where it finds all ranks ended in a single look, as on a busy machine, it
+/// would report success. Only what a signal handler may call.
+void hold_outputs_until_status_is_taken() {
+  const pid_t rank = ::getpid();
+  const pid_t launcher = ::getppid();
+  if (::syscall(SYS_clone, SIGCHLD, 0, 0, 0, 0) != 0) return;  // fork() may wait for a lock
+  ::setsid();  // the launcher kills the ranks' process groups
+  ::syscall(SYS_close_range, STDERR_FILENO + 1, ~0U, 0);  // ends of connections are awaited
+  for (int tries = 0; tries < 50 && ::kill(rank, 0) == 0 && ::kill(launcher, 0) == 0; ++tries) {
+    sleep_ms(100);
+    ::close(STDOUT_FILENO);  // which makes it look
+  }
+  ::_exit(0);
+}
+
 /// A launcher that sees a rank go leaves soon, and what it has not read by then is lost: all ranks
 /// give it time for the first one's word. The first leaves before the others, whose end would have
 /// MPICH's launcher forget its exit status.
 template <bool kFirst>
 [[noreturn]] void leave(int signal) {
   if (kFirst) (void)write_all(STDERR_FILENO, signal == SIGINT ? kInterrupted : kTerminated);
-  const timespec while_it_reads = {0, kFirst ? 300'000'000 : 600'000'000};
-  ::nanosleep(&while_it_reads, nullptr);
+  sleep_ms(kFirst ? 300 : 600);
+  if (kFirst) hold_outputs_until_status_is_taken();
   ::_exit(128 + signal);
 }
 

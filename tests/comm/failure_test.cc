@@ -86,10 +86,20 @@ TEST(Failure, KilledInDecode) {
   expect_ended(after("2", "kill -9 $first", kDecode), killed(0));
 }
 
+const std::string kInterrupted =
+    "rank 0: (the launcher ended this job .SIGTERM.: it was|this job was) interrupted";
+
 TEST(Failure, Interrupted) {
-  const Finished finished = after("2", "kill -INT $job", kDecode);
-  expect_ended(finished,
-               "rank 0: (the launcher ended this job .SIGTERM.: it was|this job was) interrupted");
+  expect_ended(after("2", "kill -INT $job", kDecode), kInterrupted);
+}
+
+// MPICH's launcher looks after the ranks in a process of its own.
+TEST(Failure, InterruptedUnderALauncherThatComesLate) {
+  expect_ended(after("2",
+                     "kill -INT $job; sleep 0.1; launcher=$(pgrep -P $job hydra || echo $job); "
+                     "kill -STOP $launcher; sleep 1.5; kill -CONT $launcher",
+                     kDecode),
+               kInterrupted);
 }
 
 // One rank with `first`, another one with `second`, both from a shell.
