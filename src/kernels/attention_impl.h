@@ -3,6 +3,7 @@
 // and the two steps of standard attention. docs/arithmetic.md §9.
 #pragma once
 #include "kernels/attention_product_impl.h"
+#include "kernels/reading.h"
 #if defined(RILL_AMX)
 #include "kernels/tile_attention_impl.h"
 #endif
@@ -19,19 +20,26 @@ struct AttentionTiles {  // there are none
 constexpr float kNoKey = -__builtin_inff();
 constexpr float kLowest = -0x1.fffffep+127f;  // a maximum below it is that of no key at all
 
-RILL_INLINE const float* value_scales(const AttentionTile& t, size_t part) {
-  const char* block = reinterpret_cast<const char*>(t.v[part]);
+RILL_INLINE const float* value_scales(const AttentionTile& t, const std::byte* v) {
+  const char* block = reinterpret_cast<const char*>(v);
   return reinterpret_cast<const float*>(block + kBlockTokens * padded(t.head_dim));
+}
+
+// Of each block after this tile's first: they are needed before its values are.
+RILL_INLINE void ask_for_value_scales(const AttentionTile& t) {
+  if (t.kv != Format::INT8) return;
+  for (size_t part = 1; (part - 1) * kBlockTokens < t.keys; ++part) {
+    const bool more = part * kBlockTokens < t.keys;
+    const float* scales = value_scales(t, more ? t.v[part] : t.next_v);
+    for (size_t key = 0; key < kBlockTokens; key += 16) __builtin_prefetch(scales + key, 0, 2);
+  }
 }
 
 void raw_scores(const AttentionTile& t, float* s) {
 #if defined(RILL_AMX)
   if (fits_tiles(t)) return scores_on_tiles(t, s);
 #endif
-  if (t.kv == Format::INT8)  // of each block after this tile's first: needed before its values are
-    for (size_t part = 1; (part - 1) * kBlockTokens < t.keys; ++part)
-      for (size_t key = 0; key < kBlockTokens; key += 16)
-        __builtin_prefetch(value_scales(t, part) + key, 0, 2);
+  ask_for_value_scales(t);
   scores_by_stretches(t, s);
 }
 void values(const AttentionTile& t, const float* p, const ValueSink& sink) {
@@ -141,7 +149,7 @@ V row_weights(const AttentionTile& t, float* row, float m, V l) {
   const V most = max(splat(kLowest), splat(m));
   const size_t skipped = t.first % 32;  // 16 or 0
   each_part(t, row, [&](float* part, size_t keys, size_t before) {
-    const float* scales = value_scales(t, before / kBlockTokens) + t.first;
+    const float* scales = value_scales(t, t.v[before / kBlockTokens]) + t.first;
     V w[kBlockTokens / 16];  // all of them before the codes overwrite the scores
 #pragma GCC unroll 4
     for (size_t i = 0; i < kBlockTokens / 16; ++i) {
@@ -187,30 +195,75 @@ RILL_INLINE void join_sums(const float* earlier, const float* l, size_t n, float
     store(out + i, fma(load(earlier + i), fv, mul(load(l + i), gv)));
 }
 
-// Streaming: the state of the tile's keys from nothing, joined with earlier[0], then the result
-// with earlier[1], and so on.
-void attend(const AttentionTile& t, const SoftmaxState* earlier, size_t count, SoftmaxState out) {
-  float* const s = reinterpret_cast<float*>(t.scratch);
+// What is known of a tile's rows between its scores and its values.
+struct Weighed {
   alignas(64) float largest[kMostQueries], l[kMostQueries * 16];
-  const AttentionTiles tiles(t);
-  raw_scores(t, s);
-  if (t.visible) mask(t, s);
-  maxima(t, s, largest);
-  probabilities(t, s, largest, true, l);
   Joins joins;
-  joins.earlier = earlier;
-  joins.count = count;
-  for (size_t i = 0; i < count; ++i) {
+};
+
+// Scores become probabilities, and the joins are planned.
+void weigh(const AttentionJob& job, Weighed& rows) {
+  const AttentionTile& t = job.tile;
+  float* const s = reinterpret_cast<float*>(t.scratch);
+  if (t.visible) mask(t, s);
+  maxima(t, s, rows.largest);
+  probabilities(t, s, rows.largest, true, rows.l);
+  Joins& joins = rows.joins;
+  joins.earlier = job.earlier;
+  joins.count = job.earlier_count;
+  for (size_t i = 0; i < joins.count; ++i) {
+    const SoftmaxState& earlier = joins.earlier[i];
     each_sixteen(t.rows, [&](size_t r) {
-      store(largest + r,
-            plan_join(load(earlier[i].m + r), load(largest + r), joins.f[i] + r, joins.g[i] + r));
+      store(rows.largest + r,
+            plan_join(load(earlier.m + r), load(rows.largest + r), joins.f[i] + r, joins.g[i] + r));
     });
     for (size_t r = 0; r < t.rows; ++r)
-      join_sums(earlier[i].l + r * 16, l + r * 16, 16, joins.f[i][r], joins.g[i][r], l + r * 16);
+      join_sums(earlier.l + r * 16, rows.l + r * 16, 16, joins.f[i][r], joins.g[i][r],
+                rows.l + r * 16);
   }
-  values(t, s, {out.o, false, &joins});
-  for (size_t r = 0; r < t.rows; ++r) store(out.l + r * 16, load(l + r * 16));
-  each_sixteen(t.rows, [&](size_t r) { store(out.m + r, load(largest + r)); });
+}
+
+void store_sums(const AttentionJob& job, const Weighed& rows) {
+  for (size_t r = 0; r < job.tile.rows; ++r) store(job.out.l + r * 16, load(rows.l + r * 16));
+  each_sixteen(job.tile.rows, [&](size_t r) { store(job.out.m + r, load(rows.largest + r)); });
+}
+
+// Streaming: the state of the tile's keys from nothing, joined with earlier[0], then the result
+// with earlier[1], and so on.
+void attend_one(const AttentionJob& job) {
+  const AttentionTiles tiles(job.tile);
+  Weighed rows;
+  raw_scores(job.tile, reinterpret_cast<float*>(job.tile.scratch));
+  weigh(job, rows);
+  values(job.tile, reinterpret_cast<float*>(job.tile.scratch), {job.out.o, false, &rows.joins});
+  store_sums(job, rows);
+}
+
+void attend_together(const AttentionFamily& family, const AttentionJob* jobs, size_t count) {
+  const size_t rows = jobs->tile.rows;
+  Weighed weighed[kMostTogether];
+  const Joins* joins[kMostTogether];
+  for (size_t i = 0; i < count; ++i) ask_for_value_scales(jobs[i].tile);
+  family.scores_together[rows](jobs, count);
+  for (size_t i = 0; i < count; ++i) {
+    weigh(jobs[i], weighed[i]);
+    joins[i] = &weighed[i].joins;
+  }
+  family.values_together[rows](jobs, count, joins);
+  for (size_t i = 0; i < count; ++i) store_sums(jobs[i], weighed[i]);
+}
+
+void attend(const AttentionJob* jobs, size_t count) {
+  if (count == 1) return attend_one(*jobs);
+  const AttentionFamily& family = attention_family(jobs->tile);
+  if (family.scores_together[jobs->tile.rows] && !reads_best_unaided())
+    return attend_together(family, jobs, count);
+  for (size_t i = 0; i < count; ++i) {  // what is read next is then another one's
+    AttentionJob job = jobs[i];
+    job.tile.next_k = i + 1 < count ? jobs[i + 1].tile.k[0] : jobs[0].tile.next_k;
+    job.tile.next_v = i + 1 < count ? jobs[i + 1].tile.v[0] : jobs[0].tile.next_v;
+    attend_one(job);
+  }
 }
 
 void merge(SoftmaxState a, SoftmaxState b, size_t rows, size_t head_dim) {

@@ -56,8 +56,20 @@ using ScoreFunction = void (*)(const AttentionTile& t, const Stretch& stretch,
                                const ScorePart& part, float* s);
 using ValueFunction = void (*)(const AttentionTile& t, const Stretch& stretch,
                                const ValueParts& parts, const float* p, const ValueSink& sink);
+using ScoresTogether = void (*)(const AttentionJob* jobs, size_t count);
+using ValuesTogether = void (*)(const AttentionJob* jobs, size_t count, const Joins* const* joins);
 
-constexpr int kFewRows = 4;  // are bound by reading
+constexpr int kFewRows = static_cast<int>(kFewQueries);  // are bound by reading
+
+// What is read after the K and the V of a part.
+RILL_INLINE const char* after_k(const AttentionTile& t, size_t part) {
+  const bool last = (part + 1) * kBlockTokens >= t.keys;
+  return reinterpret_cast<const char*>(last ? t.v[0] : t.k[part + 1]);
+}
+RILL_INLINE const char* after_v(const AttentionTile& t, size_t part) {
+  const bool last = (part + 1) * kBlockTokens >= t.keys;
+  return reinterpret_cast<const char*>(last ? t.next_k : t.v[part + 1]);
+}
 
 // For a few rows: asks for memory (to come as near as the L2 cache) a short distance before it is
 // read, where rows lie one after the other and what comes after them lies elsewhere: from K on to
@@ -97,6 +109,42 @@ class AskAhead {
   size_t row_bytes_, left_;
 };
 
+// For some rows of one of several streams: what lies a fixed distance on.
+struct AskOn {
+  const char* at;
+  size_t row_bytes;
+
+  template <size_t kBytes>
+  RILL_INLINE void ask() {
+#pragma GCC unroll 16
+    for (size_t i = 0; i < kBytes; i += 64) __builtin_prefetch(at + i, 0, 2);
+    advance();
+  }
+  template <size_t kBytes, size_t kPieces>
+  RILL_INLINE void ask(size_t i) {
+    constexpr size_t kLines = (kBytes + 63) / 64, kMost = (kLines + kPieces - 1) / kPieces;
+#pragma GCC unroll 16
+    for (size_t line = 0; line < kMost; ++line)
+      if (i * kMost + line < kLines) __builtin_prefetch(at + (i * kMost + line) * 64, 0, 2);
+  }
+  RILL_INLINE void advance() {
+    at += row_bytes;
+  }
+};
+// One of several streams of columns: rows of w, and after them those at `next`.
+struct Stream {
+  const char *w, *next;
+  size_t row_bytes, rows;
+
+  static constexpr size_t kDistance = 1024;
+  // What is asked for while the rows from `row` on are read. Rows that are read in one turn are
+  // asked for in one: they lie one after the other.
+  RILL_INLINE AskOn ahead(size_t row, size_t turn) const {
+    const size_t on = row + (kDistance / row_bytes < turn ? turn : kDistance / row_bytes);
+    return {on < rows ? w + on * row_bytes : next + (on - rows) * row_bytes, row_bytes};
+  }
+};
+
 // For many rows, which use a block for long: while they meet the keys of a part, its values and the
 // keys of the next part are asked for, evenly over all rows, so that the caches beyond keep up.
 class AskEvenly {
@@ -108,7 +156,8 @@ class AskEvenly {
     const size_t lines = values + k_block_bytes(t.kv, t.head_dim) / 64;
     const size_t first = lines * row / t.rows, last = lines * (row + rows) / t.rows;
     const char* const v = reinterpret_cast<const char*>(t.v[part]);
-    const char* const k = reinterpret_cast<const char*>(t.k[part + 1]);
+    const bool last_part = (part + 1) * kBlockTokens >= t.keys;
+    const char* const k = reinterpret_cast<const char*>(last_part ? t.next_k : t.k[part + 1]);
     at_ = v + least(first, values) * 64;
     end_ = v + least(last, values) * 64;
     then_ = k + (first - least(first, values)) * 64;
@@ -154,6 +203,7 @@ struct FloatKind {
   static constexpr Copy kCopy = kOfBlock;
   static constexpr size_t kElementBytes = kBytes, kQueryRowBytes = kQuerySlice * kBytes;
   static constexpr size_t kPiece = 32;  // dimensions after which many rows ask for what comes next
+  static constexpr size_t kTurn = 2;  // dimensions, or keys, after which it is the next tile's turn
 
   // Adds the inputs from k on, of which job.w is the row.
   template <int R, int N, class Ask>
@@ -195,6 +245,7 @@ struct CodeScores {
   static constexpr size_t kElementBytes = sizeof(Code);
   static constexpr size_t kQueryRowBytes = activation_bytes(Operand::Q8, kQuerySlice);
   static constexpr size_t kPiece = kQuerySlice;  // a row's scales stand behind all its codes
+  static constexpr size_t kTurn = kQuerySlice;
 
   template <int R, int N, class Ask>
   static RILL_INLINE void step(ProductJob& job, size_t k, V (&acc)[R][N], Ask& ahead) {
@@ -216,6 +267,7 @@ struct CodeValueProduct {
 struct CodeValues {
   using Product = CodeValueProduct;
   static constexpr Copy kCopy = Copy::NONE;
+  static constexpr size_t kElementBytes = 0, kTurn = kBlockTokens;  // a row's scales stand behind
 
   template <int R, int N, class Ask>
   static RILL_INLINE void step(ProductJob& job, size_t k, V (&acc)[R][N], Ask& ahead) {
@@ -306,9 +358,8 @@ void score_rows(const AttentionTile& t, const Stretch& stretch, const ScorePart&
   constexpr size_t kRowBytes = kBlockTokens / kPanel * Product::kStepBytes;
   const size_t first = t.first / kPanel * Product::kStepBytes;
   const size_t keys = least(kBlockTokens, stretch.keys - part.index * kBlockTokens);
-  const bool last = (part.index + 1) * kBlockTokens >= t.keys;
   const char* from = reinterpret_cast<const char*>(part.k) + first;
-  const char* next = reinterpret_cast<const char*>(last ? t.v[0] : t.k[part.index + 1]);
+  const char* next = after_k(t, part.index);
   float* const out = s + part.index * part_floats(t) + stretch.row * kBlockTokens;
   const size_t steps = (t.head_dim + Product::kStep - 1) / Product::kStep;
   constexpr size_t kPanels = static_cast<size_t>(Product::panels(R));
@@ -405,12 +456,11 @@ void value_rows(const AttentionTile& t, const Stretch& stretch, const ValueParts
       job.x_stride = kScoreRowBytes;
       job.k_begin = t.first % 32;  // of a run
       job.k_end = least(kBlockTokens, stretch.keys - part * kBlockTokens);
-      const bool last = (part + 1) * kBlockTokens >= t.keys;
       job.k_end += t.first % Product::kStep;
       job.w = reinterpret_cast<const char*>(parts.v[part]) + first + column;
       if constexpr (Kind::kCopy == Copy::KEEPS)
         job.copy = parts.copy + 2 * (part * part_bytes + first + column);
-      const char* next = reinterpret_cast<const char*>(last ? t.k[part + 1] : t.v[part + 1]);
+      const char* next = after_v(t, part);
       const size_t steps = (job.k_end + Product::kStep - 1) / Product::kStep;
       AskAhead ahead(job.w, next + column, steps, row_bytes);
       AskNothing nothing;
@@ -423,6 +473,99 @@ void value_rows(const AttentionTile& t, const Stretch& stretch, const ValueParts
   });
 }
 
+// ---- Several tiles of the same few rows, in turn (AttentionJob) ----
+
+// As score_rows, of all rows and keys.
+template <class Kind, int R>
+void scores_together(const AttentionJob* jobs, size_t count) {
+  using Product = typename Kind::Product;
+  constexpr size_t kRowBytes = kBlockTokens / kPanel * Product::kStepBytes;
+  constexpr size_t kTurnRows = Kind::kTurn / Product::kStep;
+  const AttentionTile& shape = jobs->tile;
+  const size_t steps = (shape.head_dim + Product::kStep - 1) / Product::kStep;
+  for (size_t part = 0; part * kBlockTokens < shape.keys; ++part)
+    each_tile<Product::panels(R)>(
+        kBlockTokens / kPanel, [&]<int P>(size_t panel) RILL_INLINE_LAMBDA {
+          const size_t column = panel * Product::kStepBytes;
+          Stream keys[kMostTogether];
+          float* out[kMostTogether];
+          for (size_t i = 0; i < count; ++i) {
+            const AttentionTile& t = jobs[i].tile;
+            keys[i] = {reinterpret_cast<const char*>(t.k[part]) + column, after_k(t, part) + column,
+                       kRowBytes, steps};
+            out[i] = reinterpret_cast<float*>(t.scratch) + part * part_floats(t) + panel * kPanel;
+          }
+          const char* q = reinterpret_cast<const char*>(shape.q);
+          size_t row = 0;
+          for (size_t d = 0; d < shape.head_dim; d += kQuerySlice, q += shape.q_slice_bytes) {
+            const size_t dims = least(kQuerySlice, shape.head_dim - d);
+            for (size_t k = 0; k < dims; k += Kind::kTurn, row += kTurnRows) {
+              for (size_t i = 0; i < count; ++i) {
+                V acc[R][P];
+                if (row == 0)
+                  clear(acc);
+                else
+                  load_tile(acc, out[i], kBlockTokens);
+                ProductJob job{};
+                job.w = keys[i].w + row * kRowBytes;
+                job.x = q + k * Kind::kElementBytes;
+                job.x_stride = Kind::kQueryRowBytes;
+                job.x_depth = kQuerySlice;
+                job.k_end = least(Kind::kTurn, dims - k);
+                AskOn ahead = keys[i].ahead(row, kTurnRows);
+                run_rows<Kind>(job, kRowBytes, ahead, acc);
+                store_tile(acc, out[i], kBlockTokens);
+              }
+            }
+          }
+        });
+}
+
+// As value_rows, from probabilities in each tile's scratch.
+template <class Kind, int R>
+void values_together(const AttentionJob* jobs, size_t count, const Joins* const* joins) {
+  using Product = typename Kind::Product;
+  const AttentionTile& shape = jobs->tile;
+  const size_t width = padded(shape.head_dim), row_bytes = width / kPanel * Product::kStepBytes;
+  constexpr size_t kRows = kBlockTokens / Product::kStep, kTurnRows = Kind::kTurn / Product::kStep;
+  each_tile<value_panels<Product>(R)>(width / kPanel, [&]<int P>(size_t panel) RILL_INLINE_LAMBDA {
+    const size_t column = panel * Product::kStepBytes;
+    alignas(64) float sums[kMostTogether][R * P * kPanel];
+    for (size_t part = 0; part * kBlockTokens < shape.keys; ++part) {
+      Stream values[kMostTogether];
+      const char* p[kMostTogether];
+      for (size_t i = 0; i < count; ++i) {
+        const AttentionTile& t = jobs[i].tile;
+        values[i] = {reinterpret_cast<const char*>(t.v[part]) + column, after_v(t, part) + column,
+                     row_bytes, kRows};
+        p[i] = reinterpret_cast<const char*>(t.scratch) + part * part_floats(t) * sizeof(float);
+      }
+      for (size_t row = 0; row < kRows; row += kTurnRows) {
+        for (size_t i = 0; i < count; ++i) {
+          V acc[R][P];
+          if (part + row == 0)
+            clear(acc);
+          else
+            load_tile(acc, sums[i], P * kPanel);
+          ProductJob job{};
+          job.w = values[i].w + row * row_bytes;
+          job.x = p[i] + row * Product::kStep * Kind::kElementBytes;
+          job.x_stride = kScoreRowBytes;
+          job.k_end = Kind::kTurn;
+          AskOn ahead = values[i].ahead(row, kTurnRows);
+          run_rows<Kind>(job, row_bytes, ahead, acc);
+          store_tile(acc, sums[i], P * kPanel);
+        }
+      }
+    }
+    for (size_t i = 0; i < count; ++i) {
+      V acc[R][P];
+      load_tile(acc, sums[i], P * kPanel);
+      finish_values({jobs[i].out.o, false, joins[i]}, 0, panel * kPanel, width, acc);
+    }
+  });
+}
+
 // The functions of one kind of scores and one of values by number of rows. In a tile of several
 // times score_rows `tall` takes most rows, or all: it reads floats. If K and V are not floats,
 // `first` takes some rows beforehand and leaves them as floats.
@@ -430,6 +573,9 @@ struct AttentionFamily {
   int score_rows, value_rows;  // the most
   ScoreFunction score[kMostRows + 1];
   ValueFunction value[kMostRows + 1];
+  // Of several tiles at a time; null where one at a time is as fast.
+  ScoresTogether scores_together[kFewQueries + 1];
+  ValuesTogether values_together[kFewQueries + 1];
   const AttentionFamily *first, *tall;
 };
 template <class Kind, int R = Kind::Product::kRows>
@@ -446,6 +592,26 @@ constexpr void fill_values(AttentionFamily& family) {
     fill_values<Kind, R - 1>(family);
   }
 }
+// Sums go through the first-level cache at every turn. Where registers are few that costs more than
+// several streams gain (a Granite Rapids with AVX2 is a fifth slower), and runs take turns too long
+// to gain anything.
+template <class Kind>
+constexpr bool meets_together() {
+  if constexpr (requires { Kind::kTurn; })
+    return kRegisters >= 32 && Kind::kCopy == Copy::NONE;
+  else
+    return false;
+}
+template <class Scores, class Values, int R>
+constexpr void fill_together(AttentionFamily& family) {
+  if constexpr (R > 0) {
+    if constexpr (R <= Scores::Product::kRows && R <= Values::Product::kRows) {
+      family.scores_together[R] = scores_together<Scores, R>;
+      family.values_together[R] = values_together<Values, R>;
+    }
+    fill_together<Scores, Values, R - 1>(family);
+  }
+}
 template <class Scores, class Values = Scores>
 constexpr AttentionFamily attention_family_of(const AttentionFamily* first = nullptr,
                                               const AttentionFamily* tall = nullptr) {
@@ -456,6 +622,7 @@ constexpr AttentionFamily attention_family_of(const AttentionFamily* first = nul
   family.tall = tall;
   fill_scores<Scores>(family);
   fill_values<Values>(family);
+  if constexpr (meets_together<Scores>()) fill_together<Scores, Values, kFewRows>(family);
   return family;
 }
 

@@ -147,15 +147,29 @@ struct AttentionTile {
   // is query_operand(kv, operand).
   const std::byte* q;
   size_t q_slice_bytes;  // from slice to slice
-  // Pool blocks of this head, from the one that holds `first`, and one more: what is read next, to
-  // be asked for ahead.
+  // Pool blocks of this head, from the one that holds `first`, and what is read next, to be asked
+  // for ahead.
   const std::byte* const* k;
   const std::byte* const* v;
+  const std::byte *next_k, *next_v;
   size_t first;  // offset of the first key in k[0], a multiple of 16; 0 if there are more
   size_t keys;   // a multiple of 16; keys past a row's visible ones weigh +0 or are skipped
   const int32_t* visible;  // [rows] keys from `first` on that the row sees, <= 0 none; null: all
   std::byte* scratch;      // attention_scratch_bytes(keys, rows), for attend() widened_bytes() more
 };
+
+/// A tile's state of its keys from nothing, merged into earlier[0], that into earlier[1], and so on
+/// (each the earlier one); at most kMostJoins. The result is written to `out`, which may be one of
+/// them.
+struct AttentionJob {
+  AttentionTile tile;
+  const SoftmaxState* earlier;
+  size_t earlier_count;
+  SoftmaxState out;
+};
+/// Decoding is bound by reading, and memory is read faster in several streams than in one: tiles of
+/// up to kFewQueries rows may be met kMostTogether at a time.
+constexpr size_t kFewQueries = 4, kMostTogether = 4;
 
 /// What queries are multiplied as: int8 keys want codes too.
 static constexpr Operand query_operand(Format kv, Operand operand) {
@@ -213,11 +227,10 @@ struct Kernels {
   void (*store_k)(Format format, const float* k, size_t head_dim, size_t slot, std::byte* block);
   void (*store_v)(Format format, const float* v, size_t head_dim, size_t slot, std::byte* block);
 
-  /// Streaming attention: the state of `tile`'s keys from nothing, merged into earlier[0], that
-  /// into earlier[1], and so on (each the earlier one); at most kMostJoins. The result is written
-  /// to `out`, which may be one of them.
-  void (*attend)(const AttentionTile& tile, const SoftmaxState* earlier, size_t count,
-                 SoftmaxState out);
+  /// Streaming attention: one job, or up to kMostTogether of the same few queries, each of whole
+  /// pool blocks (`first` is 0) that all rows see. Those have states and scratch of their own, and
+  /// what is read next is each one's own.
+  void (*attend)(const AttentionJob* jobs, size_t count);
 
   /// a = merge(a, b), a earlier.
   void (*merge)(SoftmaxState a, SoftmaxState b, size_t rows, size_t head_dim);

@@ -8,8 +8,7 @@
 namespace rill {
 namespace {
 
-constexpr size_t kFewQueries = 4;  // up to which registers do as well: decoding
-constexpr size_t kTileKeys = 32;   // a run: what a tile of K's or V's pairs adds up
+constexpr size_t kTileKeys = 32;  // a run: what a tile of K's or V's pairs adds up
 
 // Whether whole runs are all that the tile has: registers take the rest.
 bool fits_tiles(const AttentionTile& t) {

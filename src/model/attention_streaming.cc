@@ -21,21 +21,18 @@ class Attention::Pass {
         stripes_(stripes),
         tree_(states, attention.shape_.head_dim, tile_rows(tile.rows)) {}
 
-  // The block of keys at `start`, of the i-th stripe in tree order; `next` is that stripe's next.
-  void attend(size_t i, Range keys, size_t next, const KeyBlocks& blocks, std::byte* scratch) {
-    const Kernels& kernels = attention_.runtime_.kernels;
-    int32_t visible[kMostQueries];
-    AttentionTile tile = tile_.over(attention_.shape_, keys, blocks, visible);
-    tile.scratch = scratch;
+  // What is to be done with `tile`, a block of the i-th stripe in tree order; `next` is that
+  // stripe's next. Good until the next call.
+  AttentionJob meet(size_t i, const AttentionTile& tile, size_t next) {
     if (next < tile_.most) {
-      const SoftmaxState own = tree_.own();
-      kernels.attend(tile, &own, fresh_ ? 0 : 1, own);
+      chain_.earlier[0] = tree_.own();
+      const AttentionJob job = {tile, chain_.earlier, fresh_ ? size_t{0} : 1, chain_.earlier[0]};
       fresh_ = false;
-      return;
+      return job;
     }
-    const JoinChain chain = tree_.close(closed_after(i));
-    kernels.attend(tile, chain.earlier, chain.count, chain.target);
+    chain_ = tree_.close(closed_after(i));
     fresh_ = true;
+    return {tile, chain_.earlier, chain_.count, chain_.target};
   }
 
   const StripeTree& tree() const { return tree_; }
@@ -53,8 +50,36 @@ class Attention::Pass {
   const Tile& tile_;
   Range stripes_;
   StripeTree tree_;
+  JoinChain chain_;
   bool fresh_ = true;
 };
+
+namespace {
+
+struct Visit {
+  explicit Visit(const BlockWalk& walk)
+      : lane(walk.lane_index()),
+        stripe(walk.stripe()),
+        key(walk.key()),
+        next_of_stripe(walk.next_of_stripe()) {}
+  Visit() = default;
+  size_t lane, stripe, key, next_of_stripe;
+};
+
+// The blocks that are met next: one, or of several lanes one each if `together` and all rows, which
+// see `seen` keys, see the whole blocks.
+size_t next_visits(BlockWalk& walk, bool together, size_t block_size, size_t seen,
+                   std::array<Visit, kMostLanes>& visits) {
+  size_t count = 0;
+  do {
+    visits[count++] = Visit(walk);
+    walk.advance();
+  } while (together && !walk.done() && walk.lane_index() > visits[count - 1].lane &&
+           std::max(walk.key(), visits[count - 1].key) + block_size <= seen);
+  return count;
+}
+
+}  // namespace
 
 void Attention::stream(const Task& task, size_t layer, std::byte* scratch, const Output& out) {
   const ThreadScratch mine = lay_out_thread(shape_, most_context_, scratch);
@@ -67,15 +92,26 @@ void Attention::stream(const Task& task, size_t layer, std::byte* scratch, const
     lanes[i].emplace(*this, tile, walk.lane(i),
                      mine.states + i * kLiveStates * state_floats(shape_.head_dim, rows));
 
+  const bool together = tile.rows <= kFewQueries && shape_.block_size % kBlockTokens == 0;
   while (!walk.done()) {
-    const BlockWalk here = walk;
-    walk.advance();
-    const Range keys = {here.key(),
-                        std::min(here.key() + shape_.block_size, last_key(shape_, tile.most))};
-    const KeyBlocks blocks(*tile.queries->sequence, layer, task.kv_head, keys,
-                           walk.done() ? here.key() : walk.key());
-    lanes[here.lane_index()]->attend(here.stripe(), keys, here.next_of_stripe(), blocks,
-                                     mine.kernel);
+    std::array<Visit, kMostLanes> visits;
+    const size_t count = next_visits(walk, together, shape_.block_size, tile.sees[0], visits);
+    std::array<KeyBlocks, kMostLanes> blocks;
+    std::array<AttentionJob, kMostLanes> jobs;
+    int32_t visible[kMostQueries];
+    BlockWalk after = walk;
+    for (size_t i = 0; i < count; ++i) {
+      const Visit& here = visits[i];
+      const Range keys = {here.key,
+                          std::min(here.key + shape_.block_size, last_key(shape_, tile.most))};
+      const size_t next = after.done() ? here.key : after.key();
+      if (!after.done()) after.advance();
+      blocks[i] = KeyBlocks(*tile.queries->sequence, layer, task.kv_head, keys, next);
+      AttentionTile block = tile.over(shape_, keys, blocks[i], visible);
+      block.scratch = mine.kernel + i * attention_scratch_bytes(shape_.block_size, tile.rows);
+      jobs[i] = lanes[here.lane]->meet(here.stripe, block, here.next_of_stripe);
+    }
+    runtime_.kernels.attend(jobs.data(), count);
   }
 
   std::array<std::optional<SoftmaxState>, kMostLanes> states;  // in tree order

@@ -13,7 +13,7 @@ namespace rill {
 
 /// Lanes of stripes that a task of a few rows (decode) visits side by side: so it reads longer runs
 /// of memory. Tasks of more rows have fewer, down to one.
-constexpr size_t kMostLanes = 4;
+constexpr size_t kMostLanes = kMostTogether;
 /// Tasks a thread should have to choose from, so that none waits long for the last.
 constexpr size_t kTasksPerThread = 4;
 
@@ -65,17 +65,19 @@ inline ThreadScratch lay_out_thread(const AttentionShape& shape, size_t most_con
 
 // The pool blocks behind a run of keys, as kernels take them, and the one that is read next.
 struct KeyBlocks {
-  std::array<const std::byte*, kMostBlockTokens / kBlockTokens + 1> k, v;
+  std::array<const std::byte*, kMostBlockTokens / kBlockTokens> k, v;
+  const std::byte *next_k, *next_v;
 
+  KeyBlocks() = default;
   KeyBlocks(const KvSequence& sequence, size_t layer, size_t kv_head, Range keys, size_t next) {
-    const auto put = [&](size_t to, size_t key) {
+    const auto put = [&](size_t key, const std::byte*& k_at, const std::byte*& v_at) {
       const uint32_t block = sequence.blocks()[key / kBlockTokens];
-      k[to] = sequence.cache().k(block, layer, kv_head);
-      v[to] = sequence.cache().v(block, layer, kv_head);
+      k_at = sequence.cache().k(block, layer, kv_head);
+      v_at = sequence.cache().v(block, layer, kv_head);
     };
     size_t n = 0;
-    for (size_t key = keys.begin; key < keys.end; key += kBlockTokens) put(n++, key);
-    put(n, next);
+    for (size_t key = keys.begin; key < keys.end; key += kBlockTokens, ++n) put(key, k[n], v[n]);
+    put(next, next_k, next_v);
   }
 };
 
@@ -95,7 +97,8 @@ struct Attention::Tile {
   size_t sees[kMostQueries];  // keys that each row sees, ascending
   size_t most;                // that the last row sees
 
-  // The keys of this tile's sequence in a block, as far as any row sees them.
+  // The keys of this tile's sequence in a block, as far as any row sees them. `blocks` and
+  // `visible` must outlive what is returned.
   AttentionTile over(const AttentionShape& shape, Range keys, const KeyBlocks& blocks,
                      int32_t* visible) const {
     AttentionTile tile{};
@@ -107,6 +110,8 @@ struct Attention::Tile {
     tile.q_slice_bytes = q_slice_bytes;
     tile.k = blocks.k.data();
     tile.v = blocks.v.data();
+    tile.next_k = blocks.next_k;
+    tile.next_v = blocks.next_v;
     tile.first = keys.begin % kBlockTokens;
     tile.keys = std::min(keys.end, last_key(shape, most)) - keys.begin;
     if (sees[0] < keys.begin + tile.keys) {

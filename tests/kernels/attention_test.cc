@@ -1,6 +1,7 @@
 // SPDX-License-Identifier: Apache-2.0
 // The attention kernels against the twin, by their bits: block states, merges, standard chains,
 // masks, odd head sizes, and poison where no key stands.
+#include <array>
 #include <cmath>
 #include <memory>
 
@@ -81,6 +82,8 @@ struct Scene {
             q_slice_bytes,
             k.data() + first / 64,
             v.data() + first / 64,
+            k[(first + count) / 64],
+            v[(first + count) / 64],
             first % 64,
             count,
             whole ? nullptr : visible.data(),
@@ -121,7 +124,10 @@ size_t scratch_bytes(const Kind& kind, size_t head_dim, size_t keys, size_t rows
   return attention_scratch_bytes(keys, rows) + widened_bytes(kind.kv, kind.operand, head_dim, keys);
 }
 
-class AttentionKernels : public EveryIsa {};
+class AttentionKernels : public EveryIsa {
+ protected:
+  void attend(const AttentionJob& job) { kernels().attend(&job, 1); }
+};
 RILL_EVERY_ISA(AttentionKernels);
 
 TEST_P(AttentionKernels, BlockStatesAndMerges) {
@@ -142,8 +148,8 @@ TEST_P(AttentionKernels, BlockStatesAndMerges) {
           for (size_t b = 0; b * block < scene.tokens; ++b) {
             const size_t keys = std::min(block, (scene.tokens - b * block + 15) / 16 * 16);
             const AttentionTile tile = scene.tile(b * block, keys, visible, scratch);
-            kernels().attend(tile, nullptr, 0, lone);
-            kernels().attend(tile, &state, b == 0 ? 0 : 1, state);
+            attend({tile, nullptr, 0, lone});
+            attend({tile, &state, b == 0 ? size_t{0} : 1, state});
             for (size_t r = 0; r < rows; ++r) {
               const auto one = reference::block_state(scene.options, scene.query(r), scene.kv(),
                                                       static_cast<int64_t>(b),
@@ -181,13 +187,12 @@ TEST_P(AttentionKernels, ChainsOfJoins) {
       std::vector<int32_t> visible;
       for (size_t b = 0; b < blocks; ++b) {
         state[b] = state_at(memory.floats() + b * floats, rows);
-        if (b < 3)
-          kernels().attend(scene.tile(b * block, block, visible, scratch), nullptr, 0, state[b]);
+        if (b < 3) attend({scene.tile(b * block, block, visible, scratch), nullptr, 0, state[b]});
       }
       const SoftmaxState earlier[] = {state[2], state[1], state[0]};
       const AttentionTile last = scene.tile(3 * block, block, visible, scratch);
       for (const SoftmaxState out : {state[3], state[0]}) {
-        kernels().attend(last, earlier, 3, out);
+        attend({last, earlier, 3, out});
         for (size_t r = 0; r < rows; ++r) {
           const auto one = [&](int64_t b) {
             return reference::block_state(scene.options, scene.query(r), scene.kv(), b,
@@ -199,6 +204,49 @@ TEST_P(AttentionKernels, ChainsOfJoins) {
         }
       }
     }
+}
+
+// Blocks that are met side by side, and what they are joined with.
+TEST_P(AttentionKernels, TogetherAsOneByOne) {
+  FloatMode mode;
+  for (const Kind kind : kKinds)
+    for (const size_t head_dim : {2, 24, 80, 128, 200, 320})
+      for (const size_t block : {64, 256})
+        for (const size_t rows : {1, 2, 3, 4})
+          for (const size_t count : {2, 3, 4}) {
+            Scene scene(kernels(), kind, head_dim, kMostTogether * block + 128, rows);
+            const size_t floats = state_floats(head_dim, rows);
+            std::vector<Aligned> scratch, memory;
+            std::vector<AttentionJob> jobs;
+            std::vector<int32_t> visible;
+            for (size_t i = 0; i < count; ++i) {
+              scratch.emplace_back(scratch_bytes(kind, head_dim, block, rows));
+              memory.emplace_back(4 * floats * sizeof(float));
+            }
+            const auto state = [&](size_t i, size_t n) {
+              return state_at(memory[i].floats() + n * floats, rows);
+            };
+            std::vector<std::array<SoftmaxState, 2>> earlier(count);
+            for (size_t i = 0; i < count; ++i) {  // alone, and as what the others are joined with
+              earlier[i] = {state(i, 0), state(i, 1)};
+              const AttentionTile tile = scene.tile(i * block, block, visible, scratch[i]);
+              ASSERT_EQ(tile.visible, nullptr);
+              jobs.push_back({tile, nullptr, 0, state(i, 0)});
+              attend(jobs[i]);
+              jobs[i] = {tile, earlier[i].data(), 1, state(i, 1)};
+              attend(jobs[i]);
+              jobs[i] = {tile, earlier[i].data(), i % 3, state(i, 2)};
+              attend(jobs[i]);
+              jobs[i].out = state(i, 3);
+            }
+            kernels().attend(jobs.data(), count);
+            for (size_t i = 0; i < count; ++i)
+              EXPECT_EQ(first_difference(memory[i].floats() + 2 * floats,
+                                         memory[i].floats() + 3 * floats, floats),
+                        "")
+                  << "d " << head_dim << ", B " << block << ", rows " << rows << ", the " << i
+                  << "-th of " << count;
+          }
 }
 
 // A NaN in a key must not pass for a key of no weight.
@@ -214,7 +262,7 @@ TEST_P(AttentionKernels, ShowsKeysThatAreNoNumbers) {
         memory(state_floats(head_dim, rows) * 4);
     std::vector<int32_t> visible;
     const SoftmaxState state = state_at(memory.floats(), rows);
-    kernels().attend(scene.tile(0, 64, visible, scratch), nullptr, 0, state);
+    attend({scene.tile(0, 64, visible, scratch), nullptr, 0, state});
     for (size_t r = 0; r < rows; ++r) {
       std::vector<float> out(head_dim);
       kernels().finish(state, r, head_dim, out.data());

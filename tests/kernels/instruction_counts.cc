@@ -66,7 +66,8 @@ void count_attention(const Kernels& kernels, const char* name, Format kv, Operan
   const std::vector<float> values = random_values(kHeadDim);
   std::vector<Buffer> memory;
   std::vector<const std::byte*> k, v;
-  for (size_t block = 0; block <= kKeys / kBlockTokens; ++block) {
+  constexpr size_t kKeyBlocks = kKeys / kBlockTokens;
+  for (size_t block = 0; block <= kKeyBlocks; ++block) {
     memory.emplace_back(k_block_bytes(kv, kHeadDim), "keys");
     k.push_back(memory.back().data());
     memory.emplace_back(v_block_bytes(kv, kHeadDim), "values");
@@ -79,7 +80,8 @@ void count_attention(const Kernels& kernels, const char* name, Format kv, Operan
   Buffer scratch(
       attention_scratch_bytes(kKeys, kMostQueries) + widened_bytes(kv, operand, kHeadDim, kKeys),
       "scratch");
-  Buffer states(3 * state_floats(kHeadDim, kMostQueries) * sizeof(float), "states");
+  Buffer states((1 + kMostTogether) * state_floats(kHeadDim, kMostQueries) * sizeof(float),
+                "states");
   const auto state = [&](size_t i) {
     return state_at(
         reinterpret_cast<float*>(states.data()) + i * state_floats(kHeadDim, kMostQueries),
@@ -91,12 +93,22 @@ void count_attention(const Kernels& kernels, const char* name, Format kv, Operan
     Buffer q(rows * row_bytes, "queries");
     for (size_t r = 0; r < rows; ++r)
       kernels.convert(wanted, values.data(), kHeadDim, kQuerySlice, q.data() + r * row_bytes);
-    const AttentionTile tile{kv,       operand,  kHeadDim, rows,  q.data(), rows * row_bytes,
-                             k.data(), v.data(), 0,        kKeys, nullptr,  scratch.data()};
-    kernels.attend(tile, nullptr, 0, state(0));
+    const AttentionTile tile{
+        kv,       operand,       kHeadDim,      rows, q.data(), rows * row_bytes, k.data(),
+        v.data(), k[kKeyBlocks], v[kKeyBlocks], 0,    kKeys,    nullptr,          scratch.data()};
     const SoftmaxState earlier = state(0);
+    const AttentionJob fresh{tile, nullptr, 0, earlier}, joined{tile, &earlier, 1, state(1)};
+    kernels.attend(&fresh, 1);
     report(std::string("attend ") + name + ", rows " + std::to_string(rows),
-           [&] { kernels.attend(tile, &earlier, 1, state(1)); });
+           [&] { kernels.attend(&joined, 1); });
+    if (rows > kFewQueries) continue;
+    AttentionJob jobs[kMostTogether];
+    for (size_t i = 0; i < kMostTogether; ++i) {
+      jobs[i] = {tile, &earlier, 1, state(1 + i)};
+      jobs[i].tile.scratch += i * attention_scratch_bytes(kKeys, rows);
+    }
+    report(std::string("attend ") + name + ", rows " + std::to_string(rows) + ", four together",
+           [&] { kernels.attend(jobs, kMostTogether); });
   }
 }
 

@@ -28,7 +28,7 @@ DISASSEMBLED = ("avx512", "avx512vnni", "avx512bf16", "amx")
 # A patch release of a compiler, or of the library whose memset is called, moves a count by less.
 ALLOWANCE = 0.02
 MULTIPLIES = re.compile(r"^(vfmadd|vdpbf16ps|vpdpbusd|vpmaddwd|tdp)")
-PRODUCTS = re.compile(r"(product|block_tile|score_rows|value_rows|multiply_runs|add_blocks|\w+_on_tiles)$")
+PRODUCTS = re.compile(r"(product|block_tile|(score|value)_rows|(scores|values)_together|multiply_runs|add_blocks|\w+_on_tiles)$")
 # Loops with fewer than this many multiplications are not the products'.
 LEAST_MULTIPLIES = 4
 
