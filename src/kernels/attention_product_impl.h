@@ -71,10 +71,24 @@ RILL_INLINE const char* after_v(const AttentionTile& t, size_t part) {
   return reinterpret_cast<const char*>(last ? t.next_k : t.v[part + 1]);
 }
 
-// For a few rows: asks for memory (to come as near as the L2 cache) a short distance before it is
-// read, where rows lie one after the other and what comes after them lies elsewhere: from K on to
-// V and from there to the next block. The processor's own prefetching would lose its stride at
-// every jump.
+// Asks for the kBytes from `at` on, to come as near as the L1 (3) or the L2 cache (2); or for the
+// i-th of kPieces pieces of them.
+template <size_t kBytes, int kCache>
+RILL_INLINE void ask_for(const char* at) {
+#pragma GCC unroll 16
+  for (size_t i = 0; i < kBytes; i += 64) __builtin_prefetch(at + i, 0, kCache);
+}
+template <size_t kBytes, size_t kPieces, int kCache>
+RILL_INLINE void ask_for_piece(const char* at, size_t i) {
+  constexpr size_t kLines = (kBytes + 63) / 64, kMost = (kLines + kPieces - 1) / kPieces;
+#pragma GCC unroll 16
+  for (size_t line = 0; line < kMost; ++line)
+    if (i * kMost + line < kLines) __builtin_prefetch(at + (i * kMost + line) * 64, 0, kCache);
+}
+
+// For a few rows: asks for memory a short distance before it is read, where rows lie one after the
+// other and what comes after them lies elsewhere: from K on to V and from there to the next block.
+// The processor's own prefetching would lose its stride at every jump.
 class AskAhead {
  public:
   // The columns at `w` of `rows` rows of row_bytes each; after them those at `next`.
@@ -87,21 +101,15 @@ class AskAhead {
   // For the next row; kBytes are its columns.
   template <size_t kBytes>
   RILL_INLINE void ask() {
-#pragma GCC unroll 16
-    for (size_t i = 0; i < kBytes; i += 64) __builtin_prefetch(at_ + i, 0, 2);
+    ask_for<kBytes, 2>(at_);
     advance();
   }
   // The same in pieces, of which this is the i-th, and then advance().
   template <size_t kBytes, size_t kPieces>
   RILL_INLINE void ask(size_t i) {
-    constexpr size_t kLines = (kBytes + 63) / 64, kMost = (kLines + kPieces - 1) / kPieces;
-#pragma GCC unroll 16
-    for (size_t line = 0; line < kMost; ++line)
-      if (i * kMost + line < kLines) __builtin_prefetch(at_ + (i * kMost + line) * 64, 0, 3);
+    ask_for_piece<kBytes, kPieces, 3>(at_, i);
   }
-  RILL_INLINE void advance() {
-    at_ = --left_ == 0 ? next_ : at_ + row_bytes_;
-  }
+  RILL_INLINE void advance() { at_ = --left_ == 0 ? next_ : at_ + row_bytes_; }
 
  private:
   static constexpr size_t kDistance = 8192;  // 4 to 16 KiB serve alike
@@ -116,20 +124,14 @@ struct AskOn {
 
   template <size_t kBytes>
   RILL_INLINE void ask() {
-#pragma GCC unroll 16
-    for (size_t i = 0; i < kBytes; i += 64) __builtin_prefetch(at + i, 0, 2);
+    ask_for<kBytes, 2>(at);
     advance();
   }
   template <size_t kBytes, size_t kPieces>
   RILL_INLINE void ask(size_t i) {
-    constexpr size_t kLines = (kBytes + 63) / 64, kMost = (kLines + kPieces - 1) / kPieces;
-#pragma GCC unroll 16
-    for (size_t line = 0; line < kMost; ++line)
-      if (i * kMost + line < kLines) __builtin_prefetch(at + (i * kMost + line) * 64, 0, 2);
+    ask_for_piece<kBytes, kPieces, 2>(at, i);
   }
-  RILL_INLINE void advance() {
-    at += row_bytes;
-  }
+  RILL_INLINE void advance() { at += row_bytes; }
 };
 // One of several streams of columns: rows of w, and after them those at `next`.
 struct Stream {

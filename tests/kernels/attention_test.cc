@@ -1,9 +1,11 @@
 // SPDX-License-Identifier: Apache-2.0
 // The attention kernels against the twin, by their bits: block states, merges, standard chains,
 // masks, odd head sizes, and poison where no key stands.
+#include <algorithm>
 #include <array>
 #include <cmath>
 #include <memory>
+#include <utility>
 
 #include "kernels/support.h"
 
@@ -210,43 +212,41 @@ TEST_P(AttentionKernels, ChainsOfJoins) {
 TEST_P(AttentionKernels, TogetherAsOneByOne) {
   FloatMode mode;
   for (const Kind kind : kKinds)
-    for (const size_t head_dim : {2, 24, 80, 128, 200, 320})
-      for (const size_t block : {64, 256})
-        for (const size_t rows : {1, 2, 3, 4})
-          for (const size_t count : {2, 3, 4}) {
-            Scene scene(kernels(), kind, head_dim, kMostTogether * block + 128, rows);
-            const size_t floats = state_floats(head_dim, rows);
-            std::vector<Aligned> scratch, memory;
-            std::vector<AttentionJob> jobs;
-            std::vector<int32_t> visible;
-            for (size_t i = 0; i < count; ++i) {
-              scratch.emplace_back(scratch_bytes(kind, head_dim, block, rows));
-              memory.emplace_back(4 * floats * sizeof(float));
-            }
-            const auto state = [&](size_t i, size_t n) {
-              return state_at(memory[i].floats() + n * floats, rows);
-            };
-            std::vector<std::array<SoftmaxState, 2>> earlier(count);
-            for (size_t i = 0; i < count; ++i) {  // alone, and as what the others are joined with
-              earlier[i] = {state(i, 0), state(i, 1)};
-              const AttentionTile tile = scene.tile(i * block, block, visible, scratch[i]);
-              ASSERT_EQ(tile.visible, nullptr);
-              jobs.push_back({tile, nullptr, 0, state(i, 0)});
-              attend(jobs[i]);
-              jobs[i] = {tile, earlier[i].data(), 1, state(i, 1)};
-              attend(jobs[i]);
-              jobs[i] = {tile, earlier[i].data(), i % 3, state(i, 2)};
-              attend(jobs[i]);
-              jobs[i].out = state(i, 3);
-            }
-            kernels().attend(jobs.data(), count);
-            for (size_t i = 0; i < count; ++i)
-              EXPECT_EQ(first_difference(memory[i].floats() + 2 * floats,
-                                         memory[i].floats() + 3 * floats, floats),
-                        "")
-                  << "d " << head_dim << ", B " << block << ", rows " << rows << ", the " << i
-                  << "-th of " << count;
-          }
+    for (const auto& [head_dim, block] :
+         {std::pair<size_t, size_t>{2, 64}, {24, 64}, {128, 64}, {200, 64}, {128, 192}})
+      for (const size_t rows : {1, 2, 3, 4}) {
+        Scene scene(kernels(), kind, head_dim, kMostTogether * block + 128, rows);
+        const size_t floats = state_floats(head_dim, rows);
+        std::vector<Aligned> scratch, memory;
+        std::vector<AttentionJob> jobs;
+        std::vector<int32_t> visible;
+        std::array<std::array<SoftmaxState, 2>, kMostTogether> earlier;
+        for (size_t i = 0; i < kMostTogether; ++i) {
+          scratch.emplace_back(scratch_bytes(kind, head_dim, block, rows));
+          memory.emplace_back(4 * floats * sizeof(float));
+          const auto state = [&](size_t n) {
+            return state_at(memory[i].floats() + n * floats, rows);
+          };
+          earlier[i] = {state(0), state(1)};
+          const AttentionTile tile = scene.tile(i * block, block, visible, scratch[i]);
+          ASSERT_EQ(tile.visible, nullptr);
+          attend({tile, nullptr, 0, state(0)});
+          attend({tile, earlier[i].data(), 1, state(1)});
+          attend({tile, earlier[i].data(), i % 3, state(2)});
+          jobs.push_back({tile, earlier[i].data(), i % 3, state(3)});
+        }
+        for (size_t count = 2; count <= kMostTogether; ++count) {
+          for (size_t i = 0; i < count; ++i)
+            std::fill_n(memory[i].floats() + 3 * floats, floats, 0.0f);
+          kernels().attend(jobs.data(), count);
+          for (size_t i = 0; i < count; ++i)
+            EXPECT_EQ(first_difference(memory[i].floats() + 2 * floats,
+                                       memory[i].floats() + 3 * floats, floats),
+                      "")
+                << "d " << head_dim << ", B " << block << ", rows " << rows << ", the " << i
+                << "-th of " << count;
+        }
+      }
 }
 
 // A NaN in a key must not pass for a key of no weight.
