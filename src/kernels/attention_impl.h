@@ -2,7 +2,7 @@
 // A tile of query rows against a run of keys: streaming (online softmax, states and their merge)
 // and the two steps of standard attention. docs/arithmetic.md §9.
 #pragma once
-#include "kernels/attention_product_impl.h"
+#include "kernels/attention_family_impl.h"
 #include "kernels/reading.h"
 #if defined(RILL_AMX)
 #include "kernels/tile_attention_impl.h"

@@ -2,9 +2,9 @@
 // The two products of attention: scores = Q K^T and values = P V, in the register tiles of
 // product_impl.h. Rows of Q and P stand at constant distances, so that the compiler addresses all
 // of them from one register, and V's tiles are merged into the states before they leave the
-// registers. docs/arithmetic.md §9. Included after pointwise_impl.h.
+// registers. docs/arithmetic.md §9. attention_family_impl.h chooses among them.
 #pragma once
-#include "kernels/pointwise_impl.h"
+#include "kernels/attention_ask_impl.h"
 
 namespace rill {
 namespace {
@@ -18,9 +18,6 @@ RILL_INLINE size_t part_floats(const AttentionTile& t) {
 
 constexpr size_t padded(size_t head_dim) {
   return (head_dim + 15) / 16 * 16;
-}
-constexpr size_t least(size_t a, size_t b) {
-  return a < b ? a : b;
 }
 
 // What the rows of a block's state are multiplied with when it is joined with earlier states: the
@@ -59,141 +56,6 @@ using ValueFunction = void (*)(const AttentionTile& t, const Stretch& stretch,
 using ScoresTogether = void (*)(const AttentionJob* jobs, size_t count);
 using ValuesTogether = void (*)(const AttentionJob* jobs, size_t count, const Joins* const* joins);
 
-constexpr int kFewRows = static_cast<int>(kFewQueries);  // are bound by reading
-
-// What is read after the K and the V of a part.
-RILL_INLINE const char* after_k(const AttentionTile& t, size_t part) {
-  const bool last = (part + 1) * kBlockTokens >= t.keys;
-  return reinterpret_cast<const char*>(last ? t.v[0] : t.k[part + 1]);
-}
-RILL_INLINE const char* after_v(const AttentionTile& t, size_t part) {
-  const bool last = (part + 1) * kBlockTokens >= t.keys;
-  return reinterpret_cast<const char*>(last ? t.next_k : t.v[part + 1]);
-}
-
-// Asks for the kBytes from `at` on, to come as near as the L1 (3) or the L2 cache (2); or for the
-// i-th of kPieces pieces of them.
-template <size_t kBytes, int kCache>
-RILL_INLINE void ask_for(const char* at) {
-#pragma GCC unroll 16
-  for (size_t i = 0; i < kBytes; i += 64) __builtin_prefetch(at + i, 0, kCache);
-}
-template <size_t kBytes, size_t kPieces, int kCache>
-RILL_INLINE void ask_for_piece(const char* at, size_t i) {
-  constexpr size_t kLines = (kBytes + 63) / 64, kMost = (kLines + kPieces - 1) / kPieces;
-#pragma GCC unroll 16
-  for (size_t line = 0; line < kMost; ++line)
-    if (i * kMost + line < kLines) __builtin_prefetch(at + (i * kMost + line) * 64, 0, kCache);
-}
-
-// For a few rows: asks for memory a short distance before it is read, where rows lie one after the
-// other and what comes after them lies elsewhere: from K on to V and from there to the next block.
-// The processor's own prefetching would lose its stride at every jump.
-class AskAhead {
- public:
-  // The columns at `w` of `rows` rows of row_bytes each; after them those at `next`.
-  AskAhead(const char* w, const char* next, size_t rows, size_t row_bytes)
-      : next_(next), row_bytes_(row_bytes), left_(rows) {
-    const size_t ahead = least(rows, kDistance / row_bytes);
-    left_ -= ahead;
-    at_ = left_ ? w + ahead * row_bytes : next;
-  }
-  // For the next row; kBytes are its columns.
-  template <size_t kBytes>
-  RILL_INLINE void ask() {
-    ask_for<kBytes, 2>(at_);
-    advance();
-  }
-  // The same in pieces, of which this is the i-th, and then advance().
-  template <size_t kBytes, size_t kPieces>
-  RILL_INLINE void ask(size_t i) {
-    ask_for_piece<kBytes, kPieces, 3>(at_, i);
-  }
-  RILL_INLINE void advance() { at_ = --left_ == 0 ? next_ : at_ + row_bytes_; }
-
- private:
-  static constexpr size_t kDistance = 8192;  // 4 to 16 KiB serve alike
-  const char *at_, *next_;
-  size_t row_bytes_, left_;
-};
-
-// For some rows of one of several streams: what lies a fixed distance on.
-struct AskOn {
-  const char* at;
-  size_t row_bytes;
-
-  template <size_t kBytes>
-  RILL_INLINE void ask() {
-    ask_for<kBytes, 2>(at);
-    advance();
-  }
-  template <size_t kBytes, size_t kPieces>
-  RILL_INLINE void ask(size_t i) {
-    ask_for_piece<kBytes, kPieces, 2>(at, i);
-  }
-  RILL_INLINE void advance() { at += row_bytes; }
-};
-// One of several streams of columns: rows of w, and after them those at `next`.
-struct Stream {
-  const char *w, *next;
-  size_t row_bytes, rows;
-
-  static constexpr size_t kDistance = 1024;
-  // What is asked for while the rows from `row` on are read. Rows that are read in one turn are
-  // asked for in one: they lie one after the other.
-  RILL_INLINE AskOn ahead(size_t row, size_t turn) const {
-    const size_t on = row + (kDistance / row_bytes < turn ? turn : kDistance / row_bytes);
-    return {on < rows ? w + on * row_bytes : next + (on - rows) * row_bytes, row_bytes};
-  }
-};
-
-// For many rows, which use a block for long: while they meet the keys of a part, its values and the
-// keys of the next part are asked for, evenly over all rows, so that the caches beyond keep up.
-class AskEvenly {
- public:
-  AskEvenly() : at_(nullptr), end_(nullptr), then_(nullptr), then_end_(nullptr), step_(0) {}
-  // The share of some rows, in so many calls of ask().
-  AskEvenly(const AttentionTile& t, size_t part, size_t row, size_t rows, size_t calls) {
-    const size_t values = v_block_bytes(t.kv, t.head_dim) / 64;
-    const size_t lines = values + k_block_bytes(t.kv, t.head_dim) / 64;
-    const size_t first = lines * row / t.rows, last = lines * (row + rows) / t.rows;
-    const char* const v = reinterpret_cast<const char*>(t.v[part]);
-    const bool last_part = (part + 1) * kBlockTokens >= t.keys;
-    const char* const k = reinterpret_cast<const char*>(last_part ? t.next_k : t.k[part + 1]);
-    at_ = v + least(first, values) * 64;
-    end_ = v + least(last, values) * 64;
-    then_ = k + (first - least(first, values)) * 64;
-    then_end_ = k + (last - least(last, values)) * 64;
-    step_ = (last - first + calls - 1) / calls;
-  }
-  RILL_INLINE void ask() {
-    for (size_t i = 0; i < step_; ++i) {
-      if (at_ == end_) {
-        if (then_ == then_end_) return;
-        at_ = then_;
-        end_ = then_ = then_end_;
-      }
-      __builtin_prefetch(at_, 0, 2);
-      at_ += 64;
-    }
-  }
-
- private:
-  const char *at_, *end_, *then_, *then_end_;  // V's, then K's
-  size_t step_;
-};
-// There is nothing to ask for, or it is asked for elsewhere.
-struct AskNothing {
-  template <size_t>
-  RILL_INLINE void ask() {}
-  // Without a barrier GCC 12 loads all pieces first and runs out of registers.
-  template <size_t, size_t>
-  RILL_INLINE void ask(size_t) {
-    asm volatile("" : : : "memory");
-  }
-  RILL_INLINE void advance() {}
-};
-
 // What a kind of product does with the copy of K and V as floats: nothing, make it, read it.
 enum class Copy { NONE, KEEPS, READS };
 
@@ -211,6 +73,7 @@ struct FloatKind {
   template <int R, int N, class Ask>
   static RILL_INLINE void step(ProductJob& job, size_t, V (&acc)[R][N], Ask& ahead) {
     ahead.template ask<N * Product::kStepBytes>();
+    ahead.advance();
     Product::template step<R, N>(job, job.w, 0, acc, Part{0, N});
     job.x += Product::kStep * kBytes;
   }
@@ -233,6 +96,7 @@ struct RunKind {
       const size_t count = least(left_of_run, job.k_end - k);
       Product::add_run<R, N>(job, job.w, row_bytes, k, count / 2, acc, [&]() RILL_INLINE_LAMBDA {
         ahead.template ask<N * Product::kStepBytes>();
+        ahead.advance();
       });
       job.w += count / 2 * row_bytes;
       k += count;
@@ -566,190 +430,6 @@ void values_together(const AttentionJob* jobs, size_t count, const Joins* const*
       finish_values({jobs[i].out.o, false, joins[i]}, 0, panel * kPanel, width, acc);
     }
   });
-}
-
-// The functions of one kind of scores and one of values by number of rows. In a tile of several
-// times score_rows `tall` takes most rows, or all: it reads floats. If K and V are not floats,
-// `first` takes some rows beforehand and leaves them as floats.
-struct AttentionFamily {
-  int score_rows, value_rows;  // the most
-  ScoreFunction score[kMostRows + 1];
-  ValueFunction value[kMostRows + 1];
-  // Of several tiles at a time; null where one at a time is as fast.
-  ScoresTogether scores_together[kFewQueries + 1];
-  ValuesTogether values_together[kFewQueries + 1];
-  const AttentionFamily *first, *tall;
-};
-template <class Kind, int R = Kind::Product::kRows>
-constexpr void fill_scores(AttentionFamily& family) {
-  if constexpr (R > 0) {
-    family.score[R] = score_rows<Kind, R>;
-    fill_scores<Kind, R - 1>(family);
-  }
-}
-template <class Kind, int R = Kind::Product::kRows>
-constexpr void fill_values(AttentionFamily& family) {
-  if constexpr (R > 0) {
-    family.value[R] = value_rows<Kind, R>;
-    fill_values<Kind, R - 1>(family);
-  }
-}
-// Sums go through the first-level cache at every turn. Where registers are few that costs more than
-// several streams gain (a Granite Rapids with AVX2 is a fifth slower), and runs take turns too long
-// to gain anything.
-template <class Kind>
-constexpr bool meets_together() {
-  if constexpr (requires { Kind::kTurn; })
-    return kRegisters >= 32 && Kind::kCopy == Copy::NONE;
-  else
-    return false;
-}
-template <class Scores, class Values, int R>
-constexpr void fill_together(AttentionFamily& family) {
-  if constexpr (R > 0) {
-    if constexpr (R <= Scores::Product::kRows && R <= Values::Product::kRows) {
-      family.scores_together[R] = scores_together<Scores, R>;
-      family.values_together[R] = values_together<Values, R>;
-    }
-    fill_together<Scores, Values, R - 1>(family);
-  }
-}
-template <class Scores, class Values = Scores>
-constexpr AttentionFamily attention_family_of(const AttentionFamily* first = nullptr,
-                                              const AttentionFamily* tall = nullptr) {
-  AttentionFamily family{};
-  family.score_rows = Scores::Product::kRows;
-  family.value_rows = Values::Product::kRows;
-  family.first = first;
-  family.tall = tall;
-  fill_scores<Scores>(family);
-  fill_values<Values>(family);
-  if constexpr (meets_together<Scores>()) fill_together<Scores, Values, kFewRows>(family);
-  return family;
-}
-
-// A product whose weights are floats already, in tiles that load least for each multiplication: of
-// 24, 6 x 4 loads 10 times and 12 x 2 14 times, which a Xeon's loads just do not keep up with.
-template <class P>
-struct Tall : P {
-  static constexpr int kRows = kRegisters >= 32 ? 6 : P::kRows;
-};
-
-template <class P, Copy kCopy = Copy::NONE>
-using Fp32Kind = FloatKind<P, sizeof(float), kCopy>;
-constexpr AttentionFamily kTallF32 =
-    attention_family_of<Fp32Kind<Tall<PlainProduct<LoadF32>>, Copy::READS>>();
-constexpr AttentionFamily kAttendF32 =
-    attention_family_of<Fp32Kind<PlainProduct<LoadF32>>>(nullptr, &kTallF32);
-constexpr AttentionFamily kFirstF16 =
-    attention_family_of<Fp32Kind<PlainProduct<KeepF16>, Copy::KEEPS>>();
-constexpr AttentionFamily kAttendF16 =
-    attention_family_of<Fp32Kind<PlainProduct<LoadF16>>>(&kFirstF16, &kTallF32);
-
-template <bool kOddFirst>
-constexpr AttentionFamily kTallPairs =
-    attention_family_of<Fp32Kind<Tall<PairProduct<kOddFirst, LoadFloatPairs>>, Copy::READS>>();
-template <bool kOddFirst>
-constexpr AttentionFamily kFirstPairs =
-    attention_family_of<Fp32Kind<PairProduct<kOddFirst, KeepPairs>, Copy::KEEPS>>();
-template <bool kOddFirst>
-constexpr AttentionFamily kAttendPairs = attention_family_of<Fp32Kind<PairProduct<kOddFirst>>>(
-    &kFirstPairs<kOddFirst>, &kTallPairs<kOddFirst>);
-
-#if defined(RILL_BF16_DOT)
-constexpr AttentionFamily kAttendOddFirst =
-    attention_family_of<FloatKind<Bf16Product, sizeof(uint16_t)>>();
-#else
-constexpr const AttentionFamily& kAttendOddFirst = kAttendPairs<true>;
-#endif
-constexpr AttentionFamily kAttendRuns = attention_family_of<RunKind>();
-constexpr AttentionFamily kAttendInt8 = attention_family_of<CodeScores, CodeValues>();
-
-inline const AttentionFamily& attention_family(const AttentionTile& t) {
-  if (t.kv == Format::F32) return kAttendF32;
-  if (t.kv == Format::F16) return kAttendF16;
-  if (t.kv == Format::INT8) return kAttendInt8;
-  return t.operand == Operand::BF16      ? kAttendOddFirst
-         : t.operand == Operand::BF16X32 ? kAttendRuns
-                                         : kAttendPairs<false>;
-}
-
-// How many of the tile's keys are seen by any of some rows, rounded up to 16.
-RILL_INLINE size_t keys_seen(const AttentionTile& t, size_t row, size_t rows) {
-  if (!t.visible) return t.keys;
-  int32_t most = 0;
-  for (size_t r = row; r < row + rows; ++r) most = most > t.visible[r] ? most : t.visible[r];
-  return least(t.keys, (static_cast<size_t>(most) + 15) / 16 * 16);
-}
-
-// Calls f(stretch) for stretches of the first `rows` rows, of nearly equal height of at most
-// `most`, a register tile's.
-template <class F>
-RILL_INLINE void each_stretch(const AttentionTile& t, size_t rows, int most, const F& f) {
-  const size_t count = (rows + static_cast<size_t>(most) - 1) / static_cast<size_t>(most);
-  for (size_t i = 0; i < count; ++i) {
-    const size_t first = rows * i / count, last = rows * (i + 1) / count;
-    f(Stretch{first, last - first, keys_seen(t, first, last - first)});
-  }
-}
-
-// How a tile's rows meet its keys: `first_rows` of them at the end, which see most, before the
-// others.
-struct TilePlan {
-  explicit TilePlan(const AttentionTile& t)
-      : first(&attention_family(t)), others(first), first_rows(0), copy(nullptr) {
-    const auto most = static_cast<size_t>(first->score_rows);
-    const bool widens = first->first;
-    const bool fits = t.scratch && widened_bytes(t.kv, t.operand, t.head_dim, t.keys) > 0;
-    if (!first->tall || t.rows <= most || (widens && !fits)) return;
-    others = first->tall;
-    if (!widens) return;
-    first_rows = most;
-    first = first->first;
-    // After the scores.
-    copy = reinterpret_cast<char*>(t.scratch) + attention_scratch_bytes(t.keys, t.rows);
-  }
-  size_t rest(const AttentionTile& t) const { return t.rows - first_rows; }
-  // They meet all keys, so that the copy is whole.
-  Stretch first_stretch(const AttentionTile& t) const { return {rest(t), first_rows, t.keys}; }
-
-  const AttentionFamily *first, *others;
-  size_t first_rows;
-  char* copy;  // of K, and then of V; null where they are floats
-};
-
-void scores_by_stretches(const AttentionTile& t, float* s) {
-  const TilePlan plan(t);
-  for (size_t part = 0; part * kBlockTokens < t.keys; ++part) {
-    const std::byte* k = t.k[part];
-    if (plan.first_rows > 0)
-      plan.first->score[plan.first_rows](t, plan.first_stretch(t), {part, k, plan.copy}, s);
-    // Each part's copy is in the same place, which stays in a near cache.
-    if (plan.copy) k = reinterpret_cast<const std::byte*>(plan.copy);
-    each_stretch(t, plan.rest(t), plan.others->score_rows,
-                 [&](const Stretch& stretch) RILL_INLINE_LAMBDA {
-                   if (stretch.keys > part * kBlockTokens)
-                     plan.others->score[stretch.rows](t, stretch, {part, k, nullptr}, s);
-                 });
-  }
-}
-
-void values_by_stretches(const AttentionTile& t, const float* p, const ValueSink& sink) {
-  const TilePlan plan(t);
-  const std::byte* const* v = t.v;
-  const std::byte* copied[kMostBlockTokens / kBlockTokens];
-  if (plan.first_rows > 0)
-    plan.first->value[plan.first_rows](t, plan.first_stretch(t), {v, plan.copy}, p, sink);
-  if (plan.copy) {
-    const size_t part_bytes = attention_scratch_bytes(kBlockTokens, padded(t.head_dim));
-    for (size_t part = 0; part * kBlockTokens < t.keys; ++part)
-      copied[part] = reinterpret_cast<const std::byte*>(plan.copy) + part * part_bytes;
-    v = copied;
-  }
-  each_stretch(t, plan.rest(t), plan.others->value_rows,
-               [&](const Stretch& stretch) RILL_INLINE_LAMBDA {
-                 plan.others->value[stretch.rows](t, stretch, {v, nullptr}, p, sink);
-               });
 }
 
 }  // namespace

@@ -3,7 +3,7 @@
 // the tiles' second operand as they lie in the cache, queries and probabilities, rows of bf16, the
 // first. Included by attention_impl.h.
 #pragma once
-#include "kernels/attention_product_impl.h"
+#include "kernels/attention_family_impl.h"
 
 namespace rill {
 namespace {

@@ -50,8 +50,8 @@ class Attention::Rows {
     const Range keys = {key, std::min(key + kBlockTokens, last_key(attention_.shape_, tile_.most))};
     const size_t next = key + kBlockTokens;
     const bool more = next < tile_.most && attention_.holds(next);
-    const KeyBlocks blocks(*tile_.queries->sequence, layer_, tile_.kv_head, keys,
-                           more ? next : key);
+    KeyBlocks blocks;
+    blocks.find(*tile_.queries->sequence, layer_, tile_.kv_head, keys, more ? next : key);
     int32_t visible[kMostRows];
     use(tile_.over(attention_.shape_, keys, blocks, visible),
         reinterpret_cast<float*>(scores_ + attention_scratch_bytes(key, tile_.rows)));

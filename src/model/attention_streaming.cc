@@ -106,7 +106,7 @@ void Attention::stream(const Task& task, size_t layer, std::byte* scratch, const
                           std::min(here.key + shape_.block_size, last_key(shape_, tile.most))};
       const size_t next = after.done() ? here.key : after.key();
       if (!after.done()) after.advance();
-      blocks[i] = KeyBlocks(*tile.queries->sequence, layer, task.kv_head, keys, next);
+      blocks[i].find(*tile.queries->sequence, layer, task.kv_head, keys, next);
       AttentionTile block = tile.over(shape_, keys, blocks[i], visible);
       block.scratch = mine.kernel + i * attention_scratch_bytes(shape_.block_size, tile.rows);
       jobs[i] = lanes[here.lane]->meet(here.stripe, block, here.next_of_stripe);

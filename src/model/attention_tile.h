@@ -68,8 +68,7 @@ struct KeyBlocks {
   std::array<const std::byte*, kMostBlockTokens / kBlockTokens> k, v;
   const std::byte *next_k, *next_v;
 
-  KeyBlocks() = default;
-  KeyBlocks(const KvSequence& sequence, size_t layer, size_t kv_head, Range keys, size_t next) {
+  void find(const KvSequence& sequence, size_t layer, size_t kv_head, Range keys, size_t next) {
     const auto put = [&](size_t key, const std::byte*& k_at, const std::byte*& v_at) {
       const uint32_t block = sequence.blocks()[key / kBlockTokens];
       k_at = sequence.cache().k(block, layer, kv_head);
