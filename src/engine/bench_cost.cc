@@ -151,10 +151,11 @@ CostModel::CostModel(const ModelConfig& config, const Arithmetic& arithmetic,
 }
 
 void CostModel::add_share(const StepShare& share) {
-  rows_ += share.tokens;
-  logits_ += share.logits;
+  const auto times = static_cast<double>(config_.num_layers * share.alike);
+  rows_ += rows_of(share);
+  logits_ += share.logits * share.alike;
   const AttentionWork layer = attention_work(config_, kv_, share.start, share.tokens);
-  attention_ += layer * static_cast<double>(config_.num_layers);
+  attention_ += layer * times;
 }
 
 void CostModel::end_step() {

@@ -54,11 +54,17 @@ struct IdealTime {
 /// faster of the two: a share of the slower one's peak would flatter.
 IdealTime ideal_time(const Work& work, Ceiling ceiling, const Ceilings& measured);
 
-/// One sequence's part of a step: `tokens` new ones after `start` that are in its cache.
+/// One sequence's part of a step: `tokens` new ones after `start` that are in its cache. It may
+/// stand for several sequences, so that what a batch does is counted without a walk over it.
 struct StepShare {
   size_t start, tokens;
-  size_t logits;  // rows of logits wanted
+  size_t logits;     // rows of logits wanted, of the last tokens
+  size_t alike = 1;  // sequences of which all this is true, one after the other
 };
+/// The rows of all of them.
+inline size_t rows_of(const StepShare& share) {
+  return share.tokens * share.alike;
+}
 
 /// The two products of attention: with int8 keys they have unlike ceilings.
 struct AttentionCeilings {

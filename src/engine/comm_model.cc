@@ -18,6 +18,31 @@ namespace {
 
 constexpr size_t kFloat = sizeof(float);
 
+// These tokens of a share's sequences, of `alike` of them.
+StepShare part_of(const StepShare& share, Range tokens, size_t alike) {
+  const size_t wanted = share.tokens - share.logits;  // the first token of which logits are
+  return {share.start + tokens.begin, length(tokens),
+          tokens.end - std::clamp(wanted, tokens.begin, tokens.end), alike};
+}
+
+// What of a step lies in some of its rows. Of alike sequences that is up to three parts: the end of
+// one, whole ones, the beginning of one.
+std::vector<StepShare> shares_in(std::span<const StepShare> sequences, Range rows) {
+  std::vector<StepShare> parts;
+  size_t first = 0;  // row of the step
+  for (const StepShare& share : sequences) {
+    const size_t end = std::min(first + rows_of(share), rows.end);
+    for (size_t row = std::max(first, rows.begin); row < end; row += rows_of(parts.back())) {
+      const size_t token = (row - first) % share.tokens;
+      const size_t last = std::min(share.tokens, token + end - row);
+      const size_t alike = token == 0 && last == share.tokens ? (end - row) / share.tokens : 1;
+      parts.push_back(part_of(share, {token, last}, alike));
+    }
+    first += rows_of(share);
+  }
+  return parts;
+}
+
 // One rank's step. Every method is what a method of TensorRanks, SequenceRanks or StateRanks sends.
 class StepVolume {
  public:
@@ -30,7 +55,7 @@ class StepVolume {
         widths_(config_, shard_),
         step_(step),
         shares_{0, sp_} {
-    for (const StepShare& share : step.sequences) shares_.rows += share.tokens;
+    for (const StepShare& share : step.sequences) shares_.rows += rows_of(share);
   }
 
   // Of a piece: all but the status.
@@ -92,10 +117,9 @@ class StepVolume {
     CommCall& call = exchange(CommPart::QKV, false, layers(), 2);
     const size_t run = stripe_length(arithmetic_.block_size);
     std::vector<size_t> kept(sp_.count);
-    size_t row = 0;
-    for (const StepShare& share : step_.sequences)
-      for (size_t i = 0; i < share.tokens; ++i, ++row)
-        if (in_range(shares_.own(), row)) ++kept[keeper_of((share.start + i) / run, sp_.count)];
+    for (const StepShare& share : shares_in(step_.sequences, shares_.own()))
+      for (size_t i = 0; i < share.tokens; ++i)
+        kept[keeper_of((share.start + i) / run, sp_.count)] += share.alike;
     for (size_t rank = 0; rank < sp_.count; ++rank)
       if (rank != sp_.index)
         call.sent[rank] = (own_rows() * widths_.q + kept[rank] * 2 * widths_.kv) * kFloat;
@@ -131,15 +155,9 @@ class StepVolume {
     };
     for (size_t rank = 0; rank < sp_.count; ++rank) {
       if (rank == sp_.index) continue;
-      size_t first = 0;  // row of the step
-      for (const StepShare& share : step_.sequences) {
-        const Range rows = {std::max(first, shares_.of(rank).begin),
-                            std::min(first + share.tokens, shares_.of(rank).end)};
-        if (rows.begin < rows.end)
-          call.sent[rank] += live(share.start + rows.end - first) * length(rows) *
-                             length(shard_.heads) * row_bytes;
-        first += share.tokens;
-      }
+      for (const StepShare& share : shares_in(step_.sequences, shares_.of(rank)))
+        call.sent[rank] +=
+            live(share.start + share.tokens) * rows_of(share) * length(shard_.heads) * row_bytes;
     }
   }
 
@@ -162,13 +180,13 @@ class StepVolume {
   }
 
   void logits() {
-    size_t own = 0, all = 0, first = 0;
-    for (const StepShare& share : step_.sequences) {
-      first += share.tokens;
-      all += share.logits;
-      for (size_t row = first - share.logits; row < first; ++row)
-        own += in_range(shares_.own(), row) ? 1 : 0;
-    }
+    const auto wanted = [](std::span<const StepShare> shares) {
+      size_t rows = 0;
+      for (const StepShare& share : shares) rows += share.logits * share.alike;
+      return rows;
+    };
+    const size_t own = wanted(shares_in(step_.sequences, shares_.own()));
+    const size_t all = wanted(step_.sequences);
     if (own > 0 && shares_.cuts_columns())
       gather(
           CommPart::ALL_LOGITS, false, own,
@@ -205,17 +223,10 @@ uint64_t CommCall::bytes() const {
 std::vector<std::vector<StepShare>> cut_step(std::span<const StepShare> sequences,
                                              const StepPieces& cut) {
   size_t rows = 0;
-  for (const StepShare& share : sequences) rows += share.tokens;
+  for (const StepShare& share : sequences) rows += rows_of(share);
   const size_t first = cut.first(rows);
-  std::vector<std::vector<StepShare>> pieces(first < rows ? 2 : 1);
-  size_t room = first;
-  for (const StepShare& share : sequences) {
-    const auto [here, logits] = StepPieces::cut(room, share.tokens, share.logits);
-    if (here > 0) pieces[0].push_back({share.start, here, logits});
-    if (here < share.tokens)
-      pieces[1].push_back({share.start + here, share.tokens - here, share.logits - logits});
-    room -= here;
-  }
+  std::vector<std::vector<StepShare>> pieces = {shares_in(sequences, {0, first})};
+  if (first < rows) pieces.push_back(shares_in(sequences, {first, rows}));
   return pieces;
 }
 
@@ -226,7 +237,7 @@ std::vector<CommCall> comm_calls(const CommSubject& subject, const CommStep& ste
   size_t rows = 0;
   for (size_t i = 0; i < pieces.size(); ++i) {
     size_t count = 0;
-    for (const StepShare& share : pieces[i]) count += share.tokens;
+    for (const StepShare& share : pieces[i]) count += rows_of(share);
     CommStep piece{pieces[i]};
     if (!step.tokens.empty()) piece.tokens = step.tokens.subspan(rows, count);
     rows += count;

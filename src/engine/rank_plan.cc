@@ -171,8 +171,8 @@ class RankModel::Step {
     RowShares rows{0, sp};
     size_t logits = 0;
     for (const StepShare& share : shares) {
-      rows.rows += share.tokens;
-      logits += share.logits;
+      rows.rows += rows_of(share);
+      logits += share.logits * share.alike;
     }
     const size_t own = length(rows.own());
     const auto linear = [&](Format format, size_t times, size_t count, size_t all_outputs,
@@ -205,7 +205,7 @@ class RankModel::Step {
     AttentionWork work;
     for (const StepShare& share : shares) {
       const AttentionCount kept = kept_by(shard.sp, share, stripe_length(arithmetic.block_size));
-      work += attention_work(heads, arithmetic.kv, kept) * number(config.num_layers);
+      work += attention_work(heads, arithmetic.kv, kept) * number(config.num_layers * share.alike);
     }
     if (twice) work.scores.flops *= 2;  // over ranks standard attention computes them again
     return work;
@@ -256,7 +256,7 @@ class RankModel::Step {
 Prediction RankModel::predict(RankShape shape, const RankTask& task) const {
   Prediction total;
   if (task.prompt == 0) {
-    Step(*this, shape, std::vector<StepShare>(task.batch, {task.depth, 1, 1})).add_to(total);
+    Step(*this, shape, {{task.depth, 1, 1, task.batch}}).add_to(total);
     return total;
   }
   for (size_t done = 0; done < task.prompt;) {

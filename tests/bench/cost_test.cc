@@ -61,6 +61,9 @@ TEST(CostModel, ABatchReadsTheWeightsOnce) {
   cost.end_step();
   EXPECT_DOUBLE_EQ(cost.total().flops, 2 * one.flops);
   EXPECT_DOUBLE_EQ(cost.total().bytes - one.bytes, 11.0 * 28 * 2 * 8 * 128 * 2);
+  const CostModel alike(config, arithmetic_of(WeightType::BF16), "avx512bf16");
+  EXPECT_DOUBLE_EQ(step(alike, {10, 1, 1, 2}).flops, cost.total().flops);
+  EXPECT_DOUBLE_EQ(step(alike, {10, 1, 1, 2}).bytes, cost.total().bytes);
 }
 
 TEST(CostModel, CountsTheBytesThatPackingMade) {

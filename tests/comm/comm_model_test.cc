@@ -120,6 +120,38 @@ TEST(CommModel, KeepersOwnTheirStripes) {
     }
 }
 
+// Cuts and shares of ranks fall between the sequences and into them.
+TEST(CommModel, AlikeSequencesCountAsEachByItself) {
+  const ModelConfig config = published_model("qwen3-0.6b").config();
+  const Arithmetic arithmetic = resolve_arithmetic({}, DType::BF16);
+  const std::vector<std::vector<StepShare>> steps = {
+      {{100, 1, 1, 1000}},
+      {{4096, 1, 1, 13}, {0, 100, 3}, {5, 1, 0, 2}},
+      {{60, 7, 3, 100}, {0, 5, 5}, {1000, 3, 1, 200}},
+  };
+  for (const auto& [tp, sp] : kSplits)
+    for (const bool several : {false, true})
+      for (const std::vector<StepShare>& step : steps)
+        for (size_t rank = 0; rank < static_cast<size_t>(sp); ++rank) {
+          std::vector<StepShare> each;
+          for (const StepShare& share : step)
+            each.insert(each.end(), share.alike, {share.start, share.tokens, share.logits});
+          const CommSubject subject{config,
+                                    arithmetic,
+                                    {0, static_cast<size_t>(tp)},
+                                    {rank, static_cast<size_t>(sp)},
+                                    several};
+          const auto expected = comm_calls(subject, {each}), calls = comm_calls(subject, {step});
+          ASSERT_EQ(calls.size(), expected.size());
+          for (size_t i = 0; i < calls.size(); ++i) {
+            EXPECT_EQ(calls[i].part, expected[i].part);
+            EXPECT_EQ(calls[i].piece, expected[i].piece);
+            EXPECT_EQ(calls[i].times, expected[i].times) << to_string(calls[i].part);
+            EXPECT_EQ(calls[i].sent, expected[i].sent) << to_string(calls[i].part);
+          }
+        }
+}
+
 // Without the tokens each rank is taken to own its part of the vocabulary; the sum is right.
 TEST(CommModel, EmbeddingsAreExpectedByThePartOfTheVocabulary) {
   const ModelConfig config = published_model("qwen3-0.6b").config();

@@ -77,6 +77,16 @@ TEST_F(RankPlan, SequenceRanksShareTheContext) {
   EXPECT_NEAR(empty_four, empty / 4, 0.01 * empty);  // and the columns of a token's products
 }
 
+// One by one they would take hours.
+TEST_F(RankPlan, ABatchIsPredictedWithoutAWalkOverItsSequences) {
+  const size_t batch = size_t{1} << 26;
+  const Prediction large = predict({8, 64}, {0, 4096, batch}, 2);
+  const Prediction half = predict({8, 64}, {0, 4096, batch / 2}, 2);
+  EXPECT_NEAR(large.computing, 2 * half.computing, 1e-3 * large.computing);
+  const auto sent = static_cast<double>(large.sequence_sent);
+  EXPECT_NEAR(sent, 2 * static_cast<double>(half.sequence_sent), 1e-3 * sent);
+}
+
 TEST_F(RankPlan, TheFastestThatFitsIsFirst) {
   std::vector<ShapeChoice> choices = {
       {{1, 4}, 2, 0.1, true}, {{2, 2}, 1, 0.1, true}, {{4, 1}, 0.1, 0.1, false}};
