@@ -49,6 +49,7 @@ std::vector<int32_t> prompt_of(const VerifyOptions& options) {
 }
 
 int run_verify(const VerifyOptions& options) {
+  options.common.ranks.ranks();  // a wrong shape is told before the work
   if (!options.reference.empty()) {
     if (!options.ids.empty() || !options.prompt.empty() || options.quick)
       throw UsageError(
@@ -56,7 +57,6 @@ int run_verify(const VerifyOptions& options) {
           "much");
     return verify_reference(options.common, options.reference);
   }
-  options.common.ranks.ranks();  // a wrong shape is told before the work
   return verify_bits(options.common, prompt_of(options), options.length, options.quick);
 }
 

@@ -34,7 +34,13 @@ const Ranks& RankOptions::ranks() const {
 // On all ranks the same: what the first one decides.
 TpSp RankOptions::chosen() const {
   TpSp shape{tp_, sp_};
-  if (tp_ != kAutoRanks && sp_ != kAutoRanks) return shape;
+  if (tp_ != kAutoRanks && sp_ != kAutoRanks) {
+    if (!constants_.empty())
+      throw UsageError(
+          "--constants is what --tp auto and --sp auto go by, but neither is auto; "
+          "add --tp auto, or leave --constants out");
+    return shape;
+  }
   if (world_->rank() == 0) shape = choose_();
   world_->broadcast(std::as_writable_bytes(std::span(&shape, 1)), 0);
   return shape;
@@ -105,8 +111,8 @@ void add_rank_options(Program& program, CLI::App& command, CommonOptions& common
   command
       .add_option(
           "--constants", options.constants_,
-          "what --tp auto goes by: a file of `rill bench --comm -o json` (default: a node of "
-          "two Xeon Gold 6230R)")
+          "what --tp auto and --sp auto go by: a file of `rill bench --comm -o json` (default: a "
+          "node of two Xeon Gold 6230R)")
       ->type_name("FILE")
       ->group(kGroup);
   options.choose_ = [&program, &common, published]() -> TpSp {

@@ -206,6 +206,18 @@ TEST(BadInput, RanksWithoutALauncher) {
   expect_refusal({"run", kDemo, "Hi", "--tp", "2", "--sp", "3"}, 2, {"mpirun -n 6"});
 }
 
+// Who measured the machine would think that it counts.
+TEST(BadInput, ConstantsThatNothingGoesByAreNotIgnored) {
+  for (const Words& ranks : {Words{}, {"--tp", "1"}, {"--tp", "1", "--sp", "1"}}) {
+    Words run = {"run", kDemo, "Hi", "--constants", "/nowhere"};
+    run.insert(run.end(), ranks.begin(), ranks.end());
+    expect_refusal(run, 2, {"--constants", "neither is auto", "add --tp auto"});
+  }
+  expect_refusal({"verify", kGolden, "--reference", kGolden, "--constants", "/nowhere"}, 2,
+                 {"--constants"});
+  expect_refusal({"run", kDemo, "Hi", "--tp", "auto", "--constants", "/nowhere"}, 1, {"/nowhere"});
+}
+
 TEST(BadInput, OutputFiles) {
   expect_refusal({"logits", kGolden, "--ids", "1", "--out", "/nowhere/at/all"}, 1,
                  {"/nowhere/at/all"});
