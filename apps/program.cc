@@ -227,8 +227,6 @@ class Mistake {
     if (is<CLI::ExcludesError>(error)) return contradiction(error);
     const CLI::Option* option = named_in(error.what());
     if (option == nullptr) return with_help(one_line(error.what()));
-    const bool is_switch = option->get_items_expected_max() == 0;
-    if (is_switch) return with_help(typed(*option) + " takes no value, expected it without '='");
     if (option->get_items_expected_max() == 1 && option->count() > 1)
       return with_help(typed(*option) + " is given " + std::to_string(option->count()) +
                        " times, expected once");
@@ -238,6 +236,20 @@ class Mistake {
       return with_help(typed(*option) + " is '" + option->results().front() + "', expected " +
                        expected(*option));
     return with_help(one_line(error.what()));
+  }
+
+  /// A switch with a value, "--greedy=3". CLI11 takes some for on, some for off. "" if none has
+  /// one.
+  std::string switched_by_value() const {
+    for (const std::string& word : words_) {
+      const std::string name = word.substr(0, word.find('='));
+      if (name == word || !name.starts_with("--")) continue;
+      for (const CLI::Option* option : command_.get_options())
+        if (option->get_items_expected_max() == 0 && option->check_name(name))
+          return with_help(name + " takes no value, expected it without '" +
+                           word.substr(name.size()) + "'");
+    }
+    return "";
   }
 
   /// An option whose value is empty, which its command could not tell from one that was not given.
@@ -403,9 +415,12 @@ std::string parse(Program& program, int argc, char** argv) {
   try {
     program.app.parse(std::move(last_first));
     check_ranks(program);
-    return Mistake(program.app, words).empty_value();
+    const Mistake mistake(program.app, words);
+    const std::string switched = mistake.switched_by_value();
+    return switched.empty() ? mistake.empty_value() : switched;
   } catch (const CLI::ParseError& error) {
     const Mistake mistake(program.app, words);
+    if (std::string switched = mistake.switched_by_value(); !switched.empty()) return switched;
     if (error.get_exit_code() != 0) return mistake.explain(error);
     // --help, --version: of a command that there is not, nothing is to be told.
     const bool lacks_command =

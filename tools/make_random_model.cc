@@ -357,7 +357,8 @@ void add_options(CLI::App& app, Options& options) {
   }
   app.add_option("--tied", options.tied, "overrides tie_word_embeddings (true or false)");
   app.add_flag("--redundant-head", options.redundant_head,
-               "write lm_head.weight beside a tied embedding, as Qwen3-0.6B has it");
+               "write lm_head.weight beside a tied embedding, as Qwen3-0.6B has it")
+      ->disable_flag_override();
   app.add_option("--dtype", options.dtype, "type of the weights")
       ->check(CLI::IsMember({"bf16", "f16", "f32"}))
       ->capture_default_str();

@@ -80,13 +80,27 @@ TEST(CommandLine, ValuesMissingTooManyOrWrong) {
   expect_mistake({"run", kDemo, "hi", "--temperature", "abc"},
                  "--temperature is 'abc', expected a number; see rill run --help");
   expect_mistake({"run", kDemo, "hi", "--stop"}, "--stop has no value, expected a value (end the");
-  expect_mistake({"run", kDemo, "hi", "--greedy=abc"}, "--greedy takes no value");
   expect_mistake({"bench", kDemo, "-p", "1", "-p", "2"}, "-p is given 2 times, expected once");
   expect_mistake({"run", kDemo, "hi", "--greedy", "--top-k", "3"},
                  "--top-k and --greedy exclude each other, expected one of them; see rill run");
   expect_mistake({"run"}, "MODEL is missing, expected a value (folder of a Qwen3 checkpoint");
   expect_mistake({"bench-attention", "--block-size", "0"},
                  "--block-size is \"0\"; use powers of two from 16 to 1024");
+}
+
+TEST(CommandLine, SwitchesTakeNoValue) {
+  for (const char* value : {"=abc", "=3", "=1", "=true", "=false", "="})
+    expect_mistake({"run", kDemo, "hi", std::string("--greedy") + value},
+                   std::string("--greedy takes no value, expected it without '") + value +
+                       "'; see rill run --help");
+  expect_mistake({"run", kDemo, "hi", "--raw=3", "--stats"}, "--raw takes no value");
+  expect_mistake({"run", kDemo, "--help=3"}, "--help takes no value, expected it without '=3'");
+  expect_mistake({"--version=3"}, "--version takes no value");
+  expect_mistake({"bench", kDemo, "--comm=3"}, "--comm takes no value");
+  expect_mistake(run_benchmark("--profile-comm=3"), "--profile-comm takes no value");
+  // What looks like one may be text.
+  EXPECT_EQ(run_rill({"tokenize", kDemo, "--", "--jsonl=3"}).status, 0);
+  EXPECT_EQ(run_rill({"template", kDemo, "hi", "--system=--jsonl=3"}).status, 0);
 }
 
 TEST(CommandLine, WrongValuesThatACommandFindsAreMistakesToo) {
