@@ -79,10 +79,7 @@ QwenBenchmark understand(RawOptions raw) {
     isa_of(asked.method);
     require_launcher(asked.method);
   }
-  if (!asked.common.model.empty() && !asked.shape.empty())
-    throw UsageError("--model and --shape were both given; give one of them");
-  if (asked.common.model.empty() && asked.shape.empty()) asked.shape = kDefaultShape;
-  if (!asked.shape.empty()) as_usage([&] { return published_model(asked.shape); });
+  if (asked.common.model.empty() && asked.common.shape.empty()) asked.common.shape = kDefaultShape;
   if (!raw.phase.empty()) {
     if (raw.phase != "prefill" && raw.phase != "decode")
       throw UsageError("--phase is '" + raw.phase + "'; use prefill or decode");
@@ -125,9 +122,9 @@ CLI::Option* add_size(CLI::App& app, const char* name, size_t& target, size_t le
 void add_model_options(CLI::App& app, RawOptions& raw) {
   CommonOptions& common = raw.asked.common;
   app.add_option("--model", common.model, "folder of a Qwen3 checkpoint")->type_name("FOLDER");
-  app.add_option("--shape", raw.asked.shape,
-                 "random weights of a published size instead (default without --model: qwen3-0.6b)")
-      ->type_name("NAME");
+  add_shape_option(
+      app, common, "--model",
+      std::string("random weights of a published size (default ") + kDefaultShape + ")");
   const auto parsed = [&](const char* name, auto& target, auto parse, const char* description) {
     app.add_option_function<std::string>(
         name, [&target, parse, name](const std::string& text) { target = parse(text, name); },

@@ -11,8 +11,7 @@
 namespace rill::apps {
 
 struct QwenBenchmark {
-  CommonOptions common;  // model, weights, compute, kv, threads
-  std::string shape;     // "": the folder common.model
+  CommonOptions common;  // model or shape, weights, compute, kv, threads
   std::string method;    // "": the tables of all methods
   bool prefill = true, decode = true;
   std::vector<AttentionType> attentions;  // columns of the tables, in order

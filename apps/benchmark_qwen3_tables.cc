@@ -173,21 +173,19 @@ std::vector<std::vector<int32_t>> generate(const QwenBenchmark& asked, LoadedMod
 }  // namespace
 
 std::unique_ptr<LoadedModel> load_for(const QwenBenchmark& asked) {
-  const bool shape = !asked.shape.empty();
   LoadOptions load = asked.common.load_options();
   const std::vector<size_t>& lengths = asked.prompt_lengths;
   const size_t prompt = asked.verify.empty() ? *std::max_element(lengths.begin(), lengths.end())
                                              : asked.verify.size();
   load.session.context = prompt + asked.generated;
   load.session.sequences = asked.batch;
-  const ModelConfig config =
-      shape ? published_model(asked.shape).config() : ModelConfig::load(asked.common.model);
+  const ModelConfig config = asked.common.config();
   if (load.session.context > config.max_position_embeddings)
     fail("prompt and generated tokens together are ", load.session.context,
          ", but this model was made for at most ", config.max_position_embeddings,
          " positions; lower --prompt-len or --gen-len");
-  return shape ? LoadedModel::random(config, load, kSeed)
-               : LoadedModel::load(asked.common.model, load);
+  return asked.common.shape.empty() ? LoadedModel::load(asked.common.model, load)
+                                    : LoadedModel::random(config, load, kSeed);
 }
 
 int print_tables(const QwenBenchmark& asked, LoadedModel& model,
@@ -196,7 +194,7 @@ int print_tables(const QwenBenchmark& asked, LoadedModel& model,
   if (const size_t at = arithmetic.find("attention standard");
       asked.attentions.size() == 2 && at != std::string::npos)
     arithmetic.replace(at, 18, "both attentions");
-  print("model " + (asked.shape.empty() ? asked.common.model : asked.shape + ", random weights") +
+  print("model " + asked.common.subject() + (asked.common.shape.empty() ? "" : ", random weights") +
         "; " + arithmetic + "; " + std::to_string(model.team.size()) +
         (model.team.size() == 1 ? " thread" : " threads") + describe_ranks(model.ranks) +
         "; mean of " + std::to_string(asked.iterations) + " runs after " +

@@ -19,7 +19,6 @@ namespace {
 
 struct BenchOptions {
   CommonOptions common;
-  std::string shape;
   std::string prompts = "512", generated = "128", depths = "0", batches = "1", threads;
   std::vector<std::string> pairs;
   size_t repetitions = 5;
@@ -66,7 +65,7 @@ class ThreadRun {
 
   std::vector<nlohmann::ordered_json> rows() {
     load();
-    BenchSubject subject{options_.shape.empty() ? options_.common.model : options_.shape,
+    BenchSubject subject{options_.common.subject(),
                          model_type(model_->config, model_->arithmetic),
                          model_->weights.bytes(),
                          model_->config.parameter_count(),
@@ -101,15 +100,14 @@ class ThreadRun {
       load.session.context = std::max(load.session.context, test.context());
       load.session.sequences = std::max(load.session.sequences, test.batch);
     }
-    const ModelConfig config = options_.shape.empty() ? ModelConfig::load(options_.common.model)
-                                                      : published_model(options_.shape).config();
+    const ModelConfig config = options_.common.config();
     if (load.session.context > config.max_position_embeddings)
       fail("the longest test (depth, prompt and generated tokens together) has ",
            load.session.context, " tokens, but this model was made for at most ",
            config.max_position_embeddings, " positions; lower -d, -p or -n");
     try {
-      model_ = options_.shape.empty() ? LoadedModel::load(options_.common.model, load)
-                                      : LoadedModel::random(config, load, kSeed);
+      model_ = options_.common.shape.empty() ? LoadedModel::load(options_.common.model, load)
+                                             : LoadedModel::random(config, load, kSeed);
     } catch (const DoesNotFit& error) {
       throw DoesNotFit("the largest test (" + std::to_string(load.session.context) + " tokens, " +
                            std::to_string(load.session.sequences) +
@@ -140,9 +138,7 @@ int run_comm(const BenchOptions& options, Communicator& world) {
 
 int run_bench(const BenchOptions& options, Communicator& world) {
   if (options.comm) return run_comm(options, world);
-  if (options.common.model.empty() == options.shape.empty())
-    throw UsageError("give either a MODEL folder or --shape NAME (for instance qwen3-0.6b)");
-  if (!options.shape.empty()) as_usage([&] { return published_model(options.shape); });
+  options.common.subject();  // there must be one
   const std::vector<BenchTest> tests = plan_of(options).tests();
   if (!options.roofline.empty()) require_plot(options.roofline, "--roofline");
   std::vector<nlohmann::ordered_json> rows;
@@ -194,13 +190,8 @@ void add_bench_command(Program& program) {
                   "rill bench --shape qwen3-0.6b -p 512 -n 128 -d 0,4096",
                   [options, &program] { return run_bench(*options, program.world); });
   program.spellings[{"bench", "-pg"}] = "--pg";
-  command->add_option("MODEL", options->common.model,
-                      "folder of a Qwen3 checkpoint as published on Hugging Face");
-  command
-      ->add_option("--shape", options->shape,
-                   "instead of MODEL: random weights of a published size (qwen3-0.6b, qwen3-1.7b, "
-                   "qwen3-4b, qwen3-8b, qwen3-14b, qwen3-32b)")
-      ->type_name("NAME");
+  add_model_option(*command, options->common);
+  add_shape_option(*command, options->common, "MODEL", "random weights of a published size");
   add_test_options(*command, *options);
   command
       ->add_option_function<std::string>(
@@ -223,7 +214,7 @@ void add_bench_command(Program& program) {
   add_arithmetic_options(*command, options->common);
   add_numa_option(*command, options->common.numa);
   add_chunk_option(*command, options->common);
-  add_rank_options(program, *command, options->common, &options->shape);
+  add_rank_options(program, *command, options->common);
 }
 
 }  // namespace rill::apps

@@ -15,7 +15,6 @@ constexpr size_t kMostRanks = 512;  // 8 x 64
 
 struct PlanOptions {
   CommonOptions common;
-  std::string shape;
   size_t batch = 1;
   std::string tp, sp;  // a number or auto
   size_t ranks = 0, nodes = 0, per_node = 0;
@@ -189,13 +188,10 @@ int plan_ranks(const PlanOptions& options, const PlannedModel& model, const std:
 }
 
 int run_plan(const PlanOptions& options) {
-  if (options.common.model.empty() == options.shape.empty())
-    throw UsageError("give either a MODEL folder or --shape NAME (for instance qwen3-0.6b)");
-  if (!options.shape.empty()) as_usage([&] { return published_model(options.shape); });
+  const std::string& subject = options.common.subject();
   const bool ranked = over_ranks(options);
-  const PlannedModel model = PlannedModel::of(options.common, options.shape, options.batch);
-  const std::string title = (options.shape.empty() ? options.common.model : options.shape) + ", " +
-                            describe(model.arithmetic) + "\n";
+  const PlannedModel model = PlannedModel::of(options.common, options.batch);
+  const std::string title = subject + ", " + describe(model.arithmetic) + "\n";
   if (ranked) return plan_ranks(options, model, title);
   const MemoryPlan plan = plan_memory(model.subject(), model.size, options.node_memory());
   print(title + plan.table());
@@ -253,13 +249,7 @@ void add_plan_command(Program& program) {
       [options] { return run_plan(*options); });
   options->command = command;
   add_common_options(*command, options->common);
-  command->get_option("MODEL")->required(false);
-  command
-      ->add_option(
-          "--shape", options->shape,
-          "instead of MODEL: a published size (qwen3-0.6b, qwen3-1.7b, qwen3-4b, qwen3-8b, "
-          "qwen3-14b, qwen3-32b), in bf16")
-      ->type_name("NAME");
+  add_shape_option(*command, options->common, "MODEL", "a published size in bf16");
   command->add_option("--batch", options->batch, "sequences side by side (default 1)")
       ->check(CLI::Range(1, 65536))
       ->type_name("N");

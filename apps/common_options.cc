@@ -57,11 +57,39 @@ LoadOptions CommonOptions::load_options() const {
   return load;
 }
 
+const std::string& CommonOptions::subject() const {
+  if (model.empty() && shape.empty())
+    throw UsageError("give either a MODEL folder or --shape NAME (for instance qwen3-0.6b)");
+  return shape.empty() ? model : shape;
+}
+
+ModelConfig CommonOptions::config() const {
+  return shape.empty() ? ModelConfig::load(model) : published_model(shape).config();
+}
+
 void add_model_option(CLI::App& command, CommonOptions& options) {
   command
       .add_option("MODEL", options.model,
                   "folder of a Qwen3 checkpoint as published on Hugging Face")
       ->required();
+}
+
+void add_shape_option(CLI::App& command, CommonOptions& options, const std::string& model,
+                      const std::string& what) {
+  std::string names;
+  for (const PublishedModel& one : published_models())
+    names += (names.empty() ? "" : ", ") + std::string(one.name);
+  CLI::Option* folder = command.get_option(model)->required(false);
+  command
+      .add_option_function<std::string>(
+          "--shape",
+          [&options](const std::string& name) {
+            if (!name.empty()) published_model(name);  // which refuses one that there is not
+            options.shape = name;
+          },
+          "instead of " + model + ", " + what + ": " + names)
+      ->type_name("NAME")
+      ->excludes(folder);
 }
 
 void add_attention_option(CLI::App& command, CommonOptions& options) {

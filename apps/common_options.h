@@ -15,6 +15,7 @@ namespace rill::apps {
 /// MODEL, and how to compute with it.
 struct CommonOptions {
   std::string model;
+  std::string shape;  // a published size in place of the model; "": none
   ArithmeticOptions arithmetic;
   std::string isa;  // "": RILL_ISA, else the best
   int threads = 0;  // 0: all cores that this process may use
@@ -26,10 +27,20 @@ struct CommonOptions {
   /// The same for the engine. A progress bar is drawn on standard error if that is a terminal.
   /// Throws UsageError for an --isa that no build knows.
   LoadOptions load_options() const;
+
+  /// The model or the shape, as it was given. Throws UsageError if neither was.
+  const std::string& subject() const;
+  /// Of the subject. Throws as loading does.
+  ModelConfig config() const;
 };
 
 /// MODEL: a positional, required.
 void add_model_option(CLI::App& command, CommonOptions& options);
+
+/// --shape NAME of a published size, in place of the option or positional `model`, which is there
+/// already and need not be given any more. `what` the size is of stands in the help.
+void add_shape_option(CLI::App& command, CommonOptions& options, const std::string& model,
+                      const std::string& what);
 
 /// --attention (by itself, for a command may always run both).
 void add_attention_option(CLI::App& command, CommonOptions& options);

@@ -7,12 +7,10 @@
 
 namespace rill::apps {
 
-PlannedModel PlannedModel::of(const CommonOptions& options, const std::string& published,
-                              size_t sequences) {
-  ModelConfig config =
-      published.empty() ? ModelConfig::load(options.model) : published_model(published).config();
+PlannedModel PlannedModel::of(const CommonOptions& options, size_t sequences) {
+  ModelConfig config = options.config();
   DType stored = DType::BF16;
-  if (published.empty()) {
+  if (options.shape.empty()) {
     const Checkpoint checkpoint = Checkpoint::open(options.model);
     checkpoint.check(config);
     stored = stored_type(checkpoint);

@@ -16,9 +16,8 @@ struct PlannedModel {
   int threads;
   SessionSize size;
 
-  /// Of options.model or, if that is not empty, of a published size. Throws as loading does.
-  static PlannedModel of(const CommonOptions& options, const std::string& published,
-                         size_t sequences);
+  /// Of the options' subject. Throws as loading does.
+  static PlannedModel of(const CommonOptions& options, size_t sequences);
   PlanSubject subject() const { return {config, arithmetic, kernels, threads}; }
 };
 

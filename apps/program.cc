@@ -314,6 +314,7 @@ class Mistake {
   }
 
   std::string contradiction(const CLI::ParseError& error) const {
+    if (std::string empty = empty_value(); !empty.empty()) return empty;
     for (const CLI::Option* option : command_.get_options())
       for (const CLI::Option* other : option->get_excludes())
         if (option->count() > 0 && other->count() > 0)

@@ -104,8 +104,7 @@ void add_rank_options(Program& program, CLI::App& command, RankOptions& options)
       ->group(kGroup);
 }
 
-void add_rank_options(Program& program, CLI::App& command, CommonOptions& common,
-                      const std::string* published) {
+void add_rank_options(Program& program, CLI::App& command, CommonOptions& common) {
   RankOptions& options = common.ranks;
   add_rank_options(program, command, options);
   command
@@ -115,13 +114,13 @@ void add_rank_options(Program& program, CLI::App& command, CommonOptions& common
           "node of two Xeon Gold 6230R)")
       ->type_name("FILE")
       ->group(kGroup);
-  options.choose_ = [&program, &common, published]() -> TpSp {
+  options.choose_ = [&program, &common]() -> TpSp {
     const RankOptions& ranks = common.ranks;
     const int tp = std::max(0, ranks.tp_), sp = std::max(0, ranks.sp_);
     const auto shapes = possible_shapes(static_cast<size_t>(program.world.size()),
                                         {static_cast<size_t>(tp), static_cast<size_t>(sp)});
     if (shapes.empty()) return {tp, sp};  // which Ranks refuses, with those that there are
-    const PlannedModel model = PlannedModel::of(common, published ? *published : "", 1);
+    const PlannedModel model = PlannedModel::of(common, 1);
     const MachineConstants constants = constants_of(ranks.constants_);
     const RankMachine machine = {{constants, static_cast<size_t>(program.world.ranks_here())},
                                  available_memory()};

@@ -33,8 +33,7 @@ class RankOptions {
 
  private:
   friend void add_rank_options(Program& program, CLI::App& command, RankOptions& options);
-  friend void add_rank_options(Program& program, CLI::App& command, CommonOptions& options,
-                               const std::string* published);
+  friend void add_rank_options(Program& program, CLI::App& command, CommonOptions& options);
   TpSp chosen() const;
   friend void add_strategy_option(CLI::App& command, RankOptions& options);
   Communicator* world_ = nullptr;
@@ -46,10 +45,9 @@ class RankOptions {
 };
 
 void add_rank_options(Program& program, CLI::App& command, RankOptions& options);
-/// With --tp auto and --sp auto, by what the model in `options` (or the `published` size, unless
-/// that is empty) needs; both outlive the program's run.
-void add_rank_options(Program& program, CLI::App& command, CommonOptions& options,
-                      const std::string* published = nullptr);
+/// With --tp auto and --sp auto, by what the subject of `options` needs; they outlive the program's
+/// run.
+void add_rank_options(Program& program, CLI::App& command, CommonOptions& options);
 /// --parallel-strategy headwise|sequence, in place of --tp and --sp: all ranks one way. After
 /// add_rank_options.
 void add_strategy_option(CLI::App& command, RankOptions& options);

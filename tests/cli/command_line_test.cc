@@ -115,6 +115,21 @@ TEST(CommandLine, WrongValuesThatACommandFindsAreMistakesToo) {
   EXPECT_EQ(run_rill({"detokenize", kDemo}, "abc").status, 1) << "not of the command line";
 }
 
+TEST(CommandLine, AShapeStandsInPlaceOfAModel) {
+  const std::string names = "qwen3-0.6b, qwen3-1.7b, qwen3-4b, qwen3-8b, qwen3-14b, qwen3-32b";
+  for (const char* command : {"plan", "bench"}) {
+    expect_mistake({command}, "give either a MODEL folder or --shape NAME");
+    expect_mistake({command, kDemo, "--shape", "qwen3-0.6b"},
+                   "MODEL and --shape exclude each other, expected one of them; see rill");
+    expect_mistake({command, "--shape", "foo"},
+                   "there is no published size named 'foo', expected one of " + names);
+    EXPECT_TRUE(has(run_rill({command, "--help"}).out, names));
+  }
+  expect_mistake(run_benchmark("--shape qwen3-0.6b --model '" + kDemo + "'"),
+                 "--model and --shape exclude each other, expected one of them; see");
+  EXPECT_TRUE(has(run_benchmark("--help").out, names));
+}
+
 TEST(CommandLine, EmptyValuesAreNotTakenForAbsentOnes) {
   for (const char* option : {"--ids", "--prompt", "--reference"})
     expect_mistake({"verify", kGolden, option, ""}, option + std::string(" is empty, expected"));
