@@ -190,10 +190,9 @@ std::unique_ptr<LoadedModel> load_for(const QwenBenchmark& asked) {
 
 int print_tables(const QwenBenchmark& asked, LoadedModel& model,
                  const std::vector<Method>& methods) {
-  std::string arithmetic = describe(model.arithmetic);
-  if (const size_t at = arithmetic.find("attention standard");
-      asked.attentions.size() == 2 && at != std::string::npos)
-    arithmetic.replace(at, 18, "both attentions");
+  const std::string arithmetic = asked.attentions.size() == 2
+                                     ? describe(model.arithmetic, "both attentions")
+                                     : describe(model.arithmetic);
   print("model " + asked.common.subject() + (asked.common.shape.empty() ? "" : ", random weights") +
         "; " + arithmetic + "; " + std::to_string(model.team.size()) +
         (model.team.size() == 1 ? " thread" : " threads") + describe_ranks(model.ranks) +

@@ -207,11 +207,15 @@ std::string hint_of_faster_compute(const LoadedModel& model) {
 }
 
 std::string describe_run(const LoadedModel& model) {
+  return describe_run(model, describe(model.arithmetic));
+}
+
+std::string describe_run(const LoadedModel& model, const std::string& arithmetic) {
   const Placement& placement = model.team.placement();
   const bool usual = placement.policy == NumaPolicy::AUTO && placement.nodes.size() < 2;
-  return describe(model.arithmetic) + "; isa " + model.kernels.name + ", " +
-         std::to_string(model.team.size()) + (model.team.size() == 1 ? " thread" : " threads") +
-         describe_ranks(model.ranks) + (usual ? "" : "; " + placement.describe());
+  return arithmetic + "; isa " + model.kernels.name + ", " + std::to_string(model.team.size()) +
+         (model.team.size() == 1 ? " thread" : " threads") + describe_ranks(model.ranks) +
+         (usual ? "" : "; " + placement.describe());
 }
 
 }  // namespace rill::apps

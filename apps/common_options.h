@@ -66,8 +66,10 @@ std::vector<int32_t> parse_ids(const std::string& text, const std::string& optio
 /// " on each of 4 ranks (tp 2 x sp 2)"; nothing for one process.
 std::string describe_ranks(const Ranks& ranks);
 
-/// The last line of a computing command: "weights bf16, ... · isa avx2 · 2 threads".
+/// The last line of a computing command: "weights bf16, ...; isa avx2, 2 threads".
 std::string describe_run(const LoadedModel& model);
+/// The same of a run whose arithmetic is told in these words.
+std::string describe_run(const LoadedModel& model, const std::string& arithmetic);
 
 /// A line that names a faster arithmetic where the processor has instructions for one that was not
 /// asked for; else empty. It is never taken by itself, since the bits of a result must not depend

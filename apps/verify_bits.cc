@@ -231,13 +231,6 @@ void compare_attentions(const Trace& standard, const Trace& streaming) {
         " with a margin of " + number(streaming.margin[at]) + "\n");
 }
 
-/// describe_run for a run of both attentions.
-std::string describe_both(const LoadedModel& model) {
-  std::string text = describe_run(model);
-  const std::string one = std::string("attention ") + to_string(model.arithmetic.attention_type);
-  return text.replace(text.find(one), one.size(), "both attentions");
-}
-
 }  // namespace
 
 int verify_bits(const CommonOptions& common, const std::vector<int32_t>& prompt, size_t length,
@@ -255,8 +248,9 @@ int verify_bits(const CommonOptions& common, const std::vector<int32_t>& prompt,
   load.session.logits = load.session.chunk;
   const Alone alone(common, load, prompt, length);
   const auto model = LoadedModel::load(common.model, load);
-  print(common.model + "; " + describe_both(*model) + "\n" + std::to_string(prompt.size()) +
-        " tokens of prompt, " + std::to_string(length) + " generated\n");
+  print(common.model + "; " + describe_run(*model, describe(model->arithmetic, "both attentions")) +
+        "\n" + std::to_string(prompt.size()) + " tokens of prompt, " + std::to_string(length) +
+        " generated\n");
   Verification verification(*model, prompt, length, quick);
   const Trace standard = verification.attention(AttentionType::STANDARD, alone);
   const Trace streaming = verification.attention(AttentionType::STREAMING, alone);

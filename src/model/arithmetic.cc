@@ -119,9 +119,13 @@ Arithmetic resolve_arithmetic(const ArithmeticOptions& options, DType stored,
 }
 
 std::string describe(const Arithmetic& arithmetic) {
+  return describe(arithmetic, std::string("attention ") + to_string(arithmetic.attention_type));
+}
+
+std::string describe(const Arithmetic& arithmetic, const std::string& attention) {
   return std::string("weights ") + to_string(arithmetic.declared) + ", compute " +
-         name_of(arithmetic.attention) + ", kv " + name_of(arithmetic.kv) + ", attention " +
-         to_string(arithmetic.attention_type) + ", block " + std::to_string(arithmetic.block_size);
+         name_of(arithmetic.attention) + ", kv " + name_of(arithmetic.kv) + ", " + attention +
+         ", block " + std::to_string(arithmetic.block_size);
 }
 
 }  // namespace rill

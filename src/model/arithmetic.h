@@ -49,5 +49,7 @@ Arithmetic resolve_arithmetic(const ArithmeticOptions& options, DType stored,
 
 /// "weights bf16, compute bf16, kv bf16, attention streaming, block 64": for reports.
 std::string describe(const Arithmetic& arithmetic);
+/// With other words than "attention streaming", of a report on "both attentions".
+std::string describe(const Arithmetic& arithmetic, const std::string& attention);
 
 }  // namespace rill

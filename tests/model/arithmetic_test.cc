@@ -15,6 +15,8 @@ TEST(Arithmetic, FollowsTheStoredType) {
   EXPECT_EQ(bf16.attention, Operand::BF16);
   EXPECT_EQ(bf16.kv, Format::BF16);
   EXPECT_EQ(describe(bf16), "weights bf16, compute bf16, kv bf16, attention streaming, block 64");
+  EXPECT_EQ(describe(bf16, "both attentions"),
+            "weights bf16, compute bf16, kv bf16, both attentions, block 64");
   for (const DType stored : {DType::F16, DType::F32}) {
     const Arithmetic a = resolve_arithmetic({}, stored);
     EXPECT_EQ(a.weights, stored == DType::F16 ? Format::F16 : Format::F32);
