@@ -140,7 +140,10 @@ int run_bench(const BenchOptions& options, Communicator& world) {
   if (options.comm) return run_comm(options, world);
   options.common.subject();  // there must be one
   const std::vector<BenchTest> tests = plan_of(options).tests();
-  if (!options.roofline.empty()) require_plot(options.roofline, "--roofline");
+  if (!options.roofline.empty()) {
+    options.common.require_not_read(options.roofline);
+    require_plot(options.roofline, "--roofline");
+  }
   std::vector<nlohmann::ordered_json> rows;
   for (int threads : threads_of(options))
     for (auto& row : ThreadRun(options, tests, threads).rows()) rows.push_back(std::move(row));

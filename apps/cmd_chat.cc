@@ -13,7 +13,6 @@
 #include "generation_options.h"
 #include "interrupt.h"
 #include "line_editor.h"
-#include "model/folder.h"
 #include "text/chat_template.h"
 #include "text/unicode.h"
 
@@ -41,6 +40,7 @@ class Chat {
       : text_(TextSide::load(options.common.model)),
         system_(options.chat.system),
         think_(options.chat.think),
+        common_(options.common),
         ranks_(options.common.ranks),
         model_(LoadedModel::load(options.common.model, options.common.load_options())),
         generate_(options.generation.over(default_sampling(model_->generation))),
@@ -175,7 +175,7 @@ class Chat {
     OrderedJson object;
     object["messages"] = input.messages;
     object["enable_thinking"] = think_;
-    require_not_of_model(name, model_->folder);
+    common_.require_not_read(name);
     OutputFile file(name);
     file.write(object.dump() + "\n");
     file.commit();
@@ -193,6 +193,7 @@ class Chat {
   TextSide text_;
   std::string system_;
   bool think_;
+  const CommonOptions& common_;
   const RankOptions& ranks_;
   std::unique_ptr<LoadedModel> model_;
   GenerateOptions generate_;

@@ -6,10 +6,10 @@
 #include <optional>
 
 #include "base/mapped_file.h"
+#include "base/output_file.h"
 #include "commands.h"
 #include "common_options.h"
 #include "engine/session.h"
-#include "model/folder.h"
 #include "model/safetensors.h"
 
 namespace rill::apps {
@@ -41,7 +41,8 @@ int run_logits(const LogitsOptions& options) {
   const std::vector<int32_t> ids = read_ids(options);
   const bool writes = options.common.ranks.ranks().world().rank() == 0;
   if (writes) {  // what cannot be written is told before the work
-    require_not_of_model(options.out, options.common.model);
+    options.common.require_not_read(options.out);
+    if (!options.ids_file.empty()) require_not_input(options.out, options.ids_file, "--ids-file");
     const OutputFile probe(options.out);
   }
   LoadOptions load = options.common.load_options();

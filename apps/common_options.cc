@@ -3,7 +3,9 @@
 
 #include <charconv>
 
+#include "base/output_file.h"
 #include "kernels/kernels.h"
+#include "model/folder.h"
 #include "program.h"
 #include "progress_bar.h"
 
@@ -65,6 +67,11 @@ const std::string& CommonOptions::subject() const {
 
 ModelConfig CommonOptions::config() const {
   return shape.empty() ? ModelConfig::load(model) : published_model(shape).config();
+}
+
+void CommonOptions::require_not_read(const std::string& output) const {
+  if (!model.empty()) require_not_of_model(output, model);
+  if (!ranks.constants().empty()) require_not_input(output, ranks.constants(), "--constants");
 }
 
 void add_model_option(CLI::App& command, CommonOptions& options) {

@@ -32,6 +32,10 @@ struct CommonOptions {
   const std::string& subject() const;
   /// Of the subject. Throws as loading does.
   ModelConfig config() const;
+
+  /// Throws Error if `output`, which is to be written, is a file that these options read: one of
+  /// the model's or that of --constants.
+  void require_not_read(const std::string& output) const;
 };
 
 /// MODEL: a positional, required.

@@ -25,6 +25,9 @@ class RankOptions {
   /// ranks do not make.
   const Ranks& ranks() const;
 
+  /// The file of --constants, or "".
+  const std::string& constants() const { return constants_; }
+
   /// With --profile-comm: tells what the ranks have told each other. Called by all ranks.
   void report() const;
 

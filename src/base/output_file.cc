@@ -63,6 +63,15 @@ int open_unnamed(const std::filesystem::path& folder) {
 
 }  // namespace
 
+void require_not_input(const std::filesystem::path& output, const std::filesystem::path& input,
+                       const std::string& source) {
+  std::error_code error;
+  const bool same_name = output.lexically_normal() == input.lexically_normal();
+  if (!same_name && !std::filesystem::equivalent(output, input, error)) return;
+  fail("cannot write ", output.string(), ": it is the file that ", source,
+       " names, which would be lost, expected a new name or another file; choose another path");
+}
+
 OutputFile::OutputFile(const std::filesystem::path& path) : path_(final_name(path)) {
   if (can_be_named(temporary_name(path_, 0))) descriptor_ = open_unnamed(path_.parent_path());
   if (descriptor_ >= 0) return;

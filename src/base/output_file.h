@@ -6,9 +6,15 @@
 #include <filesystem>
 #include <functional>
 #include <span>
+#include <string>
 #include <string_view>
 
 namespace rill {
+
+/// Throws Error if `output`, which is to be written, is the file `input` by whatever name: a link,
+/// or another way to it. `source` is what names the input, an option for instance.
+void require_not_input(const std::filesystem::path& output, const std::filesystem::path& input,
+                       const std::string& source);
 
 /// Until `commit` the final name is untouched. Without it nothing stays, whatever ends the process;
 /// where the file system has no unnamed files (NFS), the destructor removes a temporary one.

@@ -253,6 +253,43 @@ TEST(BadInput, OutputOverTheModel) {
     EXPECT_EQ(run_rill({"logits", model.path(), "--ids", "1", "--out", out}).status, 0) << out;
 }
 
+// The list of ids would be gone, and so would what was measured.
+TEST(BadInput, OutputOverAnInput) {
+  const TestFolder folder;
+  const std::string ids = folder.write("ids", "1,2,3").string();
+  const std::string path = folder.path().string(), link = path + "/link", hard = path + "/hard";
+  std::filesystem::create_symlink(ids, link);
+  std::filesystem::create_hard_link(ids, hard);
+  for (const std::string& out :
+       {ids, path + "/./ids", path + "/../" + folder.path().filename().string() + "/ids", link,
+        hard}) {
+    expect_refusal({"logits", kGolden, "--ids-file", ids, "--out", out}, 1,
+                   {"cannot write " + out, "--ids-file", "another path"});
+    EXPECT_EQ(read_text(ids), "1,2,3");
+  }
+  expect_refusal({"logits", kGolden, "--ids-file", link, "--out", ids}, 1, {"--ids-file"});
+  const Finished run =
+      run_shell("cd '" + path + "' && rill logits '" + kGolden + "' --ids-file ids --out ids\n");
+  EXPECT_EQ(run.status, 1) << run.err;
+  EXPECT_EQ(read_text(ids), "1,2,3");
+
+  const Finished measured = run_rill({"bench", "--comm", "-o", "json", "-t", "1"});
+  const std::string constants = folder.write("constants", measured.out).string();
+  const Words go_by = {"--tp", "auto", "--constants", constants};
+  Words logits = {"logits", kGolden, "--ids", "1", "--out", constants};
+  Words bench = {"bench", kGolden, "--roofline", constants};
+  for (Words* words : {&logits, &bench}) {
+    words->insert(words->end(), go_by.begin(), go_by.end());
+    const Finished refused = run_rill(*words);
+    EXPECT_EQ(refused.status, 1) << refused.err;
+    EXPECT_NE(refused.err.find("cannot write " + constants), std::string::npos) << refused.err;
+    EXPECT_EQ(read_text(constants), measured.out);
+  }
+  const SpoiltFolder model;
+  expect_refusal({"bench", model.path(), "--roofline", model.path() + "/config.json"}, 1,
+                 {"config.json", "file of the model"});
+}
+
 std::vector<std::string> names_in(const std::filesystem::path& folder) {
   std::vector<std::string> names;
   for (const auto& entry : std::filesystem::directory_iterator(folder))
