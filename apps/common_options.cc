@@ -3,6 +3,7 @@
 
 #include <charconv>
 
+#include "base/json.h"
 #include "base/output_file.h"
 #include "kernels/kernels.h"
 #include "model/folder.h"
@@ -183,20 +184,19 @@ std::vector<int32_t> parse_ids(const std::string& text, const std::string& optio
     skip_blanks();
     int32_t id = 0;
     const auto [stop, error] = std::from_chars(at, end, id);
-    if (error != std::errc() || id < 0) {
-      fail(option, " holds '", std::string(at, std::min(end, at + 20)), "' at byte ",
-           at - text.data(), ", expected token ids from 0 to 2147483647 with commas between");
-    }
+    if (error != std::errc() || id < 0)
+      fail(option, at == end ? " ends" : " holds " + quote({at, std::min(end, at + 20)}),
+           " at byte ", at - text.data(),
+           ", expected token ids from 0 to 2147483647 with commas between");
     ids.push_back(id);
     at = stop;
     skip_blanks();
     more = at != end && *at == ',';
     if (more) ++at;
   }
-  if (at != end) {
-    fail(option, " holds '", std::string(at, std::min(end, at + 20)), "' at byte ",
-         at - text.data(), ", expected a comma or the end");
-  }
+  if (at != end)
+    fail(option, " holds ", quote({at, std::min(end, at + 20)}), " at byte ", at - text.data(),
+         ", expected a comma or the end");
   return ids;
 }
 

@@ -134,6 +134,13 @@ TEST(BadInput, Ids) {
                  {"5000", "4096"});
   expect_refusal({"detokenize", kDemo, "1,x"}, 2, {"x"});
   expect_refusal({"detokenize", kDemo, "123456"}, 1, {"123456"});
+  expect_refusal({"detokenize", kDemo}, 1, {"standard input ends at byte 0, expected token ids"});
+  expect_refusal({"detokenize", kDemo}, 1, {"standard input ends at byte 2"}, "1,");
+  // A stranger's file must not steer the terminal.
+  expect_refusal({"detokenize", kDemo}, 1, {R"(standard input holds "\u001b[2J" at byte 2)"},
+                 "1,\x1b[2J");
+  expect_refusal({"detokenize", kDemo}, 1, {R"(standard input holds "\u001b[2J" at byte 1)"},
+                 "1\x1b[2J");
   EXPECT_FALSE(std::filesystem::exists(out));
 }
 

@@ -111,7 +111,7 @@ TEST(CommandLine, WrongValuesThatACommandFindsAreMistakesToo) {
                  "--heads is 3, expected a multiple of --kv-heads, which is 2; change one of them");
   expect_mistake({"bench-attention", "--head-dim", "63"},
                  "--head-dim is 63; use an even number from 2 to 1024");
-  expect_mistake({"detokenize", kDemo, "abc"}, "the list of ids holds 'abc' at byte 0, expected");
+  expect_mistake({"detokenize", kDemo, "abc"}, "the list of ids holds \"abc\" at byte 0, expected");
   EXPECT_EQ(run_rill({"detokenize", kDemo}, "abc").status, 1) << "not of the command line";
 }
 
