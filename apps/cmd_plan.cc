@@ -1,5 +1,8 @@
 // SPDX-License-Identifier: Apache-2.0
 // rill plan: what a model needs of memory, of links between ranks and of time, without loading it.
+#include <algorithm>
+#include <cmath>
+#include <cstdlib>
 #include <memory>
 
 #include "base/topology.h"
@@ -47,11 +50,20 @@ std::string counted(size_t count, const std::string& what) {
 }
 
 /// 0 for auto and for nothing.
-size_t number_of(const std::string& text, const std::string& option, size_t most) {
-  if (text.empty() || text == "auto") return 0;
-  const std::vector<size_t> values = as_usage([&] { return parse_list(text, option); });
-  if (values.size() == 1 && values[0] >= 1 && values[0] <= most) return values[0];
-  throw UsageError(option + " is '" + text + "'; use 1 to " + std::to_string(most) + ", or auto");
+size_t number_of(const std::string& text, const std::string& option) {
+  const int number = text.empty() ? kAutoRanks : parse_rank_count(text, option);
+  return number == kAutoRanks ? 0 : static_cast<size_t>(number);
+}
+
+[[noreturn]] void fail_shapeless(size_t ranks, bool fixed) {
+  const std::string what = "--tp (1 to 8) times --sp (1 to 64)";
+  if (fixed)
+    throw UsageError(what + ", as given, is not " + std::to_string(ranks) +
+                     " ranks; take others, or auto");
+  size_t fewer = std::min(ranks, kMostRanks);
+  while (possible_shapes(fewer).empty()) --fewer;
+  throw UsageError("there are to be " + std::to_string(ranks) + " ranks, but no " + what +
+                   " is that; take for instance " + std::to_string(fewer));
 }
 
 size_t ranks_in_all(const PlanOptions& options, RankShape fixed, size_t numa_nodes) {
@@ -67,12 +79,10 @@ size_t ranks_in_all(const PlanOptions& options, RankShape fixed, size_t numa_nod
 
 /// The shapes in question: one, or those that make the ranks.
 std::vector<RankShape> shapes_in_question(const PlanOptions& options, size_t numa_nodes) {
-  const RankShape fixed = {number_of(options.tp, "--tp", 8), number_of(options.sp, "--sp", 64)};
+  const RankShape fixed = {number_of(options.tp, "--tp"), number_of(options.sp, "--sp")};
   const size_t ranks = ranks_in_all(options, fixed, numa_nodes);
   const std::vector<RankShape> shapes = possible_shapes(ranks, fixed);
-  if (shapes.empty())
-    throw UsageError("no --tp (1 to 8) and --sp (1 to 64) as given make " + std::to_string(ranks) +
-                     " ranks; take others, or auto");
+  if (shapes.empty()) fail_shapeless(ranks, fixed.tp || fixed.sp);
   return shapes;
 }
 
@@ -198,6 +208,11 @@ int run_plan(const PlanOptions& options) {
   return plan.fits() ? 0 : 1;
 }
 
+/// CLI::Range lets it pass: it is neither too small nor too large.
+std::string refuse_nan(const std::string& text) {
+  return std::isnan(std::strtod(text.c_str(), nullptr)) ? "not a number" : "";
+}
+
 void add_cluster_options(CLI::App& command, PlanOptions& options) {
   const std::string group =
       "Ranks (any of the first five asks for this part, and all but --node-memory need one of "
@@ -216,6 +231,7 @@ void add_cluster_options(CLI::App& command, PlanOptions& options) {
                             const char* description) {
     command.add_option(name, target, description)
         ->check(CLI::Range(1e-3, 1e6))
+        ->check(CLI::Validator(refuse_nan, ""))
         ->type_name(type)
         ->group(group);
   };

@@ -66,21 +66,9 @@ const std::string kGroup = "Ranks (under mpirun or srun; never part of the resul
 
 void add_number(CLI::App& command, const std::string& name, int& target,
                 const std::string& description) {
-  const int most = name == "--tp" ? 8 : 64;
   command
       .add_option_function<std::string>(
-          name,
-          [&target, name, most](const std::string& text) {
-            int value = 0;
-            const char* end = text.data() + text.size();
-            const auto [stop, error] = std::from_chars(text.data(), end, value);
-            if (text == "auto")
-              value = kAutoRanks;
-            else if (error != std::errc() || stop != end || value < 1 || value > most)
-              throw UsageError(name + " is '" + text + "'; use 1 to " + std::to_string(most) +
-                               ", or auto");
-            target = value;
-          },
+          name, [&target, name](const std::string& text) { target = parse_rank_count(text, name); },
           description)
       ->type_name("N")
       ->group(kGroup);
@@ -88,16 +76,27 @@ void add_number(CLI::App& command, const std::string& name, int& target,
 
 }  // namespace
 
+int parse_rank_count(const std::string& text, const std::string& option) {
+  if (text == "auto") return kAutoRanks;
+  const int most = option == "--tp" ? 8 : 64;
+  int value = 0;
+  const char* end = text.data() + text.size();
+  const auto [stop, error] = std::from_chars(text.data(), end, value);
+  if (error != std::errc() || stop != end || value < 1 || value > most)
+    throw UsageError(option + " is '" + text + "'; use 1 to " + std::to_string(most) + ", or auto");
+  return value;
+}
+
 void add_rank_options(Program& program, CLI::App& command, RankOptions& options) {
   options.world_ = &program.world;
   options.choose_ = []() -> TpSp {
-    fail("this program knows no auto; give --tp and --sp numbers");
+    throw UsageError("this program knows no --tp auto and --sp auto; give numbers");
   };
   program.ranked.insert(&command);
   add_number(command, "--tp", options.tp_,
-             "ranks that cut heads and columns of the model, 1 to 8 (tensor parallel), or auto");
+             "ranks that cut heads and columns of the model, 1 to 8 (tensor parallel)");
   add_number(command, "--sp", options.sp_,
-             "such groups that cut the context, 1 to 64 (sequence parallel), or auto");
+             "such groups that cut the context, 1 to 64 (sequence parallel)");
   command
       .add_flag("--profile-comm", options.profile_,
                 "also the bytes that each rank sent, and the time that it took")
@@ -107,6 +106,10 @@ void add_rank_options(Program& program, CLI::App& command, RankOptions& options)
 void add_rank_options(Program& program, CLI::App& command, CommonOptions& common) {
   RankOptions& options = common.ranks;
   add_rank_options(program, command, options);
+  for (const char* name : {"--tp", "--sp"}) {
+    CLI::Option* number = command.get_option(name);
+    number->description(number->get_description() + ", or auto");
+  }
   command
       .add_option(
           "--constants", options.constants_,

@@ -18,6 +18,9 @@ struct CommonOptions;
 using TpSp = std::pair<int, int>;
 constexpr int kAutoRanks = -1;
 
+/// "auto" or a number from 1 on, of --tp up to 8, of --sp up to 64; throws UsageError for others.
+int parse_rank_count(const std::string& text, const std::string& option);
+
 class RankOptions {
  public:
   /// The ranks of the job in the shape that was asked for; of a command without these options, this

@@ -88,6 +88,13 @@ TEST(CommandLine, ValuesMissingTooManyOrWrong) {
                  "--block-size is \"0\"; use powers of two from 16 to 1024");
 }
 
+TEST(CommandLine, AutoIsOfferedWhereItIsKnown) {
+  EXPECT_TRUE(has(run_rill({"run", "--help"}).out, "(tensor parallel), or auto"));
+  EXPECT_FALSE(has(run_benchmark("--help").out, "or auto"));
+  expect_mistake(run_benchmark("--tp auto --model '" + kGolden + "'"),
+                 "this program knows no --tp auto and --sp auto; give numbers");
+}
+
 TEST(CommandLine, SwitchesTakeNoValue) {
   for (const char* value : {"=abc", "=3", "=1", "=true", "=false", "="})
     expect_mistake({"run", kDemo, "hi", std::string("--greedy") + value},

@@ -86,6 +86,23 @@ TEST(Plan, NumbersOfRanksAndNodesMustAgree) {
   expect_refused({"--tp", "2", "--ranks-per-node", "4"}, 2, {"--ranks-per-node is 4", "2 ranks"});
 }
 
+TEST(Plan, WhatIsNoNumberIsRefused) {
+  for (const char* option : {"--link-gbits", "--link-latency", "--node-memory"})
+    for (const char* value : {"nan", "-nan", "0", "x"})
+      expect_refused({"--ranks", "2", option, value}, 2,
+                     {option, std::string("'") + value + "'", "expected a number from 0.001"});
+  for (const char* value : {"x", "1,2", "0", "65"})
+    for (const char* option : {"--tp", "--sp"})
+      expect_refused({"--ranks", "2", option, value}, 2,
+                     {option + std::string(" is '") + value + "'; use 1 to ", "or auto"});
+}
+
+TEST(Plan, RanksThatNoShapeMakesAreToldWithSomeThatOneDoes) {
+  expect_refused({"--ranks", "511"}, 2, {"511 ranks", "take for instance 504"});
+  expect_refused({"--nodes", "512", "--ranks-per-node", "512"}, 2, {"262144", "instance 512"});
+  expect_refused({"--ranks", "8", "--tp", "3"}, 2, {"as given, is not 8 ranks", "auto"});
+}
+
 TEST(Plan, NodesAloneHaveARankToANumaNode) {
   for (const std::vector<std::string>& options : {std::vector<std::string>{"--nodes", "4"},
                                                   {"--nodes", "4", "--tp", "auto"},
