@@ -2,6 +2,7 @@
 // rill bench: tokens per second in llama-bench's habits, beside what this machine could do at most.
 #include <algorithm>
 #include <memory>
+#include <set>
 
 #include "commands.h"
 #include "common_options.h"
@@ -24,6 +25,7 @@ struct BenchOptions {
   size_t repetitions = 5;
   bool no_warmup = false, profile = false, fill = false, comm = false;
   std::string roofline;
+  const CLI::App* command = nullptr;
   ReportFormat format = ReportFormat::MD;
 };
 
@@ -104,7 +106,7 @@ class ThreadRun {
     if (load.session.context > config.max_position_embeddings)
       fail("the longest test (depth, prompt and generated tokens together) has ",
            load.session.context, " tokens, but this model was made for at most ",
-           config.max_position_embeddings, " positions; lower -d, -p or -n");
+           config.max_position_embeddings, " positions; lower -d, -p, -n or -pg");
     try {
       model_ = options_.common.shape.empty() ? LoadedModel::load(options_.common.model, load)
                                              : LoadedModel::random(config, load, kSeed);
@@ -125,6 +127,14 @@ class ThreadRun {
 
 // --comm: no model, only how fast ranks talk and what their nodes can do.
 int run_comm(const BenchOptions& options, Communicator& world) {
+  const std::set<std::string> used = {"--comm", "--threads", "--numa", "--isa", "--output"};
+  for (const CLI::Option* option : options.command->get_options())
+    if (option->count() > 0 && !used.count(option->get_name()))
+      throw UsageError("--comm measures the ranks and no model, so " +
+                       option->get_name(true, true) + " means nothing; leave one of them out");
+  if (threads_of(options).size() > 1)
+    throw UsageError("--threads is \"" + options.threads +
+                     "\", expected one number with --comm, which measures once");
   if (options.format != ReportFormat::MD && options.format != ReportFormat::JSON)
     throw UsageError("--comm prints a table (md) or the constants for rill plan (json)");
   show_status("measuring the ranks");
@@ -189,9 +199,10 @@ void add_test_options(CLI::App& command, BenchOptions& options) {
 void add_bench_command(Program& program) {
   auto options = std::make_shared<BenchOptions>();
   CLI::App* command =
-      add_command(program, "bench", "Measure tokens per second against this machine's own limits",
+      add_command(program, "bench", "measure tokens per second against this machine's own limits",
                   "rill bench --shape qwen3-0.6b -p 512 -n 128 -d 0,4096",
                   [options, &program] { return run_bench(*options, program.world); });
+  options->command = command;
   program.spellings[{"bench", "-pg"}] = "--pg";
   add_model_option(*command, options->common);
   add_shape_option(*command, options->common, "MODEL", "random weights of a published size");

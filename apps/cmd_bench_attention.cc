@@ -1,6 +1,7 @@
 // SPDX-License-Identifier: Apache-2.0
 // rill bench-attention: attention by itself, standard and streaming, against this machine's limits.
 #include <algorithm>
+#include <charconv>
 #include <map>
 #include <memory>
 #include <optional>
@@ -50,6 +51,20 @@ std::vector<std::string> split(const std::string& text, const std::string& optio
   return parts;
 }
 
+/// How many of `tokens` are queries.
+size_t query_count(const std::string& text, size_t tokens) {
+  if (text == "all") return tokens;
+  size_t count = 0;
+  const char* end = text.data() + text.size();
+  const auto [stop, error] = std::from_chars(text.data(), end, count);
+  if (error != std::errc() || stop != end || count < 1)
+    fail("--queries holds \"", text, "\"; give all, or numbers from 1 on, joined by commas");
+  if (count > tokens)
+    fail("--queries ", text, " is more than --tokens ", tokens,
+         "; the queries are the last of the tokens");
+  return count;
+}
+
 std::vector<size_t> numbers(const std::string& text, const std::string& option, size_t most) {
   const std::vector<size_t> values = parse_list(text, option);
   for (size_t value : values)
@@ -63,7 +78,14 @@ std::vector<size_t> ranks_of(const AttentionOptions& options) {
   if (all > kStripes)
     fail("attention by itself is cut over 1 to ", kStripes, " ranks, but ", all,
          " run; start at most that many");
-  if (!options.ranks.empty()) return numbers(options.ranks, "--ranks", all);
+  if (!options.ranks.empty()) {
+    const std::vector<size_t> asked = numbers(options.ranks, "--ranks", kStripes);
+    const size_t most = *std::max_element(asked.begin(), asked.end());
+    if (most > all)
+      fail("--ranks is \"", options.ranks, "\", but ", all, all == 1 ? " rank runs" : " ranks run",
+           "; start ", most, " with mpirun -n ", most, ", or lower --ranks");
+    return asked;
+  }
   return all > 1 ? std::vector<size_t>{1, all} : std::vector<size_t>{1};
 }
 
@@ -101,14 +123,9 @@ std::vector<AttentionCase> cases_of(const AttentionOptions& options) {
   for (const std::string& queries : split(options.queries, "--queries"))
     for (const std::string& type : split(options.types, "--attention"))
       for (size_t block : blocks)
-        for (size_t tokens : lengths) {
-          const size_t count =
-              queries == "all" ? tokens : numbers(queries, "--queries", size_t{1} << 24).front();
-          if (count > tokens)
-            fail("--queries ", count, " is more than --tokens ", tokens,
-                 "; the queries are the last of the tokens");
-          cases.push_back({tokens, count, parse_attention_type(type, "--attention"), block});
-        }
+        for (size_t tokens : lengths)
+          cases.push_back({tokens, query_count(queries, tokens),
+                           parse_attention_type(type, "--attention"), block});
   return cases;
 }
 
@@ -248,7 +265,7 @@ void add_bench_attention_command(Program& program) {
   auto options = std::make_shared<AttentionOptions>();
   CLI::App* command = add_command(
       program, "bench-attention",
-      "Measure attention by itself: serial, SIMD, on threads and on ranks",
+      "measure attention by itself: serial, SIMD, on threads and on ranks",
       "rill bench-attention --tokens 1024..65536 --queries 1 --heads 1 --block-size 64,128,256\n"
       "  mpirun -n 4 rill bench-attention --tokens 65536 --queries 1 --heads 1 --ranks 1,2,4",
       [options] { return run_bench_attention(*options); });

@@ -2,6 +2,7 @@
 // rill verify: the promise of equal bits, on the user's model and machine.
 #include <algorithm>
 #include <memory>
+#include <optional>
 
 #include "base/topology.h"
 #include "commands.h"
@@ -16,7 +17,7 @@ namespace {
 struct VerifyOptions {
   CommonOptions common;
   std::string ids, prompt, reference;
-  size_t length = 8;
+  std::optional<size_t> length;
   bool quick = false;
 };
 
@@ -51,13 +52,13 @@ std::vector<int32_t> prompt_of(const VerifyOptions& options) {
 int run_verify(const VerifyOptions& options) {
   options.common.ranks.ranks();  // a wrong shape is told before the work
   if (!options.reference.empty()) {
-    if (!options.ids.empty() || !options.prompt.empty() || options.quick)
+    if (!options.ids.empty() || !options.prompt.empty() || options.length || options.quick)
       throw UsageError(
-          "--reference brings its own prompt, so --ids, --prompt and --quick are too "
-          "much");
+          "--reference brings its own prompt and answer, so --ids, --prompt, --gen-len and --quick "
+          "are too much; leave them out");
     return verify_reference(options.common, options.reference);
   }
-  return verify_bits(options.common, prompt_of(options), options.length, options.quick);
+  return verify_bits(options.common, prompt_of(options), options.length.value_or(8), options.quick);
 }
 
 }  // namespace

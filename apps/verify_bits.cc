@@ -9,6 +9,7 @@
 #include <sstream>
 
 #include "engine/oracle.h"
+#include "engine/session.h"
 #include "engine/trace.h"
 #include "model/checkpoint.h"
 #include "program.h"
@@ -242,6 +243,7 @@ int verify_bits(const CommonOptions& common, const std::vector<int32_t>& prompt,
          " tokens, but this model was made for at most ", config.max_position_embeddings,
          " positions (max_position_embeddings in config.json); take fewer");
   }
+  check_ids(prompt, config.vocab_size, "the prompt's ids");
   load.session.context = prompt.size() + length;
   load.session.chunk = std::min(load.session.chunk, prompt.size());
   load.session.sequences = 3;

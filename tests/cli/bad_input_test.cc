@@ -127,6 +127,7 @@ TEST(BadInput, Ids) {
   for (const char* ids : {"1,,2", "1,2,", "one", "1;2", "-1", "99999999999", "1.5", " "})
     expect_refusal({"logits", kGolden, "--ids", ids, "--out", out}, 2, {"--ids"});
   expect_refusal({"logits", kGolden, "--ids", "1,512", "--out", out}, 1, {"512", "511"});
+  expect_refusal({"verify", kGolden, "--ids", "1,512"}, 1, {"512", "511"});
   expect_refusal({"logits", kGolden, "--ids-file", "/nowhere", "--out", out}, 1, {"/nowhere"});
   expect_refusal({"logits", kGolden, "--ids", "1,2,3", "--ctx", "2", "--out", out}, 1,
                  {"3", "2", "--ctx"});

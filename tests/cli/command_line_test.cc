@@ -137,6 +137,23 @@ TEST(CommandLine, AShapeStandsInPlaceOfAModel) {
   EXPECT_TRUE(has(run_benchmark("--help").out, names));
 }
 
+TEST(CommandLine, WhatHasNoUseIsNotDropped) {
+  expect_mistake({"bench", "--comm", "-p", "7"},
+                 "--comm measures the ranks and no model, so -p,--n-prompt means nothing; leave");
+  expect_mistake({"bench", "--comm", kDemo}, "--comm measures the ranks and no model, so MODEL");
+  expect_mistake({"bench", "--comm", "--shape", "qwen3-0.6b"}, "--comm measures the ranks and no");
+  expect_mistake({"bench", "--comm", "--tp", "1"}, "--comm measures the ranks and no");
+  expect_mistake({"bench", "--comm", "--constants", "x"}, "--comm measures the ranks and no");
+  expect_mistake({"bench", "--comm", "-t", "1,2"}, "--threads is \"1,2\", expected one number");
+  expect_mistake({"verify", kGolden, "--reference", kGolden, "--gen-len", "4"},
+                 "--reference brings its own prompt and answer, so --ids, --prompt, --gen-len");
+  expect_mistake({"bench-attention", "--queries", "1-8"}, "--queries holds \"1-8\"; give all, or");
+  expect_mistake({"bench-attention", "--queries", "all,x"}, "--queries holds \"x\"; give all, or");
+  expect_mistake({"bench-attention", "--queries", "0"}, "--queries holds \"0\"; give all, or");
+  expect_mistake({"bench-attention", "--ranks", "1,4"},
+                 "--ranks is \"1,4\", but 1 rank runs; start 4 with mpirun -n 4, or");
+}
+
 TEST(CommandLine, EmptyValuesAreNotTakenForAbsentOnes) {
   for (const char* option : {"--ids", "--prompt", "--reference"})
     expect_mistake({"verify", kGolden, option, ""}, option + std::string(" is empty, expected"));
