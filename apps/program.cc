@@ -266,6 +266,21 @@ class Mistake {
     return "";
   }
 
+  /// A whole number that CLI11 has not read as ten's digits: 010 is eight to it, 0x10 sixteen. ""
+  /// if none is.
+  std::string other_base() const {
+    for (const CLI::Option* option : command_.get_options()) {
+      if (!takes_whole_number(*option)) continue;
+      for (const std::string& value : option->results()) {
+        const size_t first = value.find_first_not_of("+-");
+        if (first != std::string::npos && value[first] == '0' && first + 1 < value.size())
+          return with_help(typed(*option) + " is '" + value + "', expected " + expected(*option) +
+                           " that does not begin with 0");
+      }
+    }
+    return "";
+  }
+
  private:
   template <class Kind>
   static bool is(const CLI::ParseError& error) {
@@ -348,12 +363,22 @@ class Mistake {
     return option.get_name();
   }
 
+  /// "N:INT in [1 - 1024]" without the limits and the name: "INT".
+  static std::string kind_of(const CLI::Option& option) {
+    const std::string type = option.get_type_name();
+    return type.substr(0, type.find(" in [")).substr(type.find(':') + 1);
+  }
+  static bool takes_whole_number(const CLI::Option& option) {
+    const std::string kind = kind_of(option);
+    return kind == "INT" || kind == "UINT" || kind == "N";
+  }
+
   /// What an option takes, of its type ("FLOAT", "N:INT in [1 - 1024]") or else its description.
   static std::string expected(const CLI::Option& option) {
     const std::string type = option.get_type_name();
     const size_t limits = type.find(" in [");
-    const std::string kind = type.substr(0, limits).substr(type.find(':') + 1);
-    const bool whole = kind == "INT" || kind == "UINT" || kind == "N";
+    const std::string kind = kind_of(option);
+    const bool whole = takes_whole_number(option);
     if (!whole && kind != "FLOAT") return "a value (" + option.get_description() + ")";
     const std::string text = whole ? "a whole number" : "a number";
     if (limits == std::string::npos) return text;
@@ -417,8 +442,9 @@ std::string parse(Program& program, int argc, char** argv) {
     program.app.parse(std::move(last_first));
     check_ranks(program);
     const Mistake mistake(program.app, words);
-    const std::string switched = mistake.switched_by_value();
-    return switched.empty() ? mistake.empty_value() : switched;
+    std::string sentence = mistake.switched_by_value();
+    if (sentence.empty()) sentence = mistake.empty_value();
+    return sentence.empty() ? mistake.other_base() : sentence;
   } catch (const CLI::ParseError& error) {
     const Mistake mistake(program.app, words);
     if (std::string switched = mistake.switched_by_value(); !switched.empty()) return switched;

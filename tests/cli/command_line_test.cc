@@ -88,6 +88,15 @@ TEST(CommandLine, ValuesMissingTooManyOrWrong) {
                  "--block-size is \"0\"; use powers of two from 16 to 1024");
 }
 
+TEST(CommandLine, NumbersAreDecimal) {
+  expect_mistake(
+      {"run", kDemo, "hi", "--ctx", "0100"},
+      "--ctx is '0100', expected a whole number from 1 to 1073741824 that does not begin");
+  expect_mistake({"run", kDemo, "hi", "--max-tokens", "0x10"}, "--max-tokens is '0x10', expected");
+  expect_mistake({"run", kDemo, "hi", "-t", "+01"}, "-t is '+01', expected a whole number");
+  EXPECT_EQ(run_rill({"run", kDemo, "hi", "--top-k", "0", "--max-tokens", "1"}).status, 0);
+}
+
 TEST(CommandLine, AutoIsOfferedWhereItIsKnown) {
   EXPECT_TRUE(has(run_rill({"run", "--help"}).out, "(tensor parallel), or auto"));
   EXPECT_FALSE(has(run_benchmark("--help").out, "or auto"));
