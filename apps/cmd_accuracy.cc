@@ -204,6 +204,7 @@ void add_accuracy_command(Program& program) {
           "JSON lines {\"messages\", \"answer\", \"enable_thinking\", \"kind\", "
           "\"length_bucket\"}, or - for standard input; an answer is right if it equals the text "
           "behind </think>")
+      ->type_name("FILE")
       ->required();
   command->add_option("--limit", options->limit, "only the first N questions")
       ->check(CLI::Range(1, 1 << 30))

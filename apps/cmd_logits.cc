@@ -88,12 +88,16 @@ void add_logits_command(Program& program) {
                   [options] { return run_logits(*options); });
   add_common_options(*command, options->common);
   add_rank_options(program, *command, options->common);
-  auto* ids = command->add_option("--ids", options->ids, "token ids with commas between");
+  auto* ids =
+      command->add_option("--ids", options->ids, "token ids with commas between")->type_name("IDS");
   command->add_option("--ids-file", options->ids_file, "a file of token ids with commas between")
+      ->type_name("FILE")
       ->excludes(ids);
   command->add_flag("--hidden", options->hidden,
                     "also write the residual stream, [layers + 1, tokens, hidden]");
-  command->add_option("--out", options->out, "the safetensors file to write")->required();
+  command->add_option("--out", options->out, "the safetensors file to write")
+      ->type_name("FILE")
+      ->required();
 }
 
 }  // namespace rill::apps

@@ -77,15 +77,18 @@ void add_verify_command(Program& program) {
   add_thread_option(*command, options->common);
   add_chunk_option(*command, options->common);
   add_rank_options(program, *command, options->common);
-  auto* ids = command->add_option("--ids", options->ids, "the prompt as token ids");
+  auto* ids =
+      command->add_option("--ids", options->ids, "the prompt as token ids")->type_name("IDS");
   command->add_option("--prompt", options->prompt, "the prompt as text")->excludes(ids);
   command->add_option("--gen-len", options->length, "tokens to generate (default 8)")
       ->check(CLI::Range(1, 4096))
       ->type_name("N");
   command->add_flag("--quick", options->quick,
                     "leave out the scalar instruction set, which is slow");
-  command->add_option("--reference", options->reference,
-                      "folder with reference.json and reference.safetensors");
+  command
+      ->add_option("--reference", options->reference,
+                   "folder with reference.json and reference.safetensors")
+      ->type_name("FOLDER");
 }
 
 }  // namespace rill::apps

@@ -10,13 +10,14 @@
 namespace rill {
 namespace {
 
-/// Calls `work` on the object in a line; its errors get the number of the line in front.
+/// Calls `work` on the object in a line, which is to have a `key`; its errors get the number of the
+/// line in front.
 template <class Work>
-std::string on_line(std::string_view line, size_t number, const Work& work) {
+std::string on_line(std::string_view line, size_t number, const char* key, const Work& work) {
   const std::string where = "line " + std::to_string(number);
   const OrderedJson value = parse_ordered_json(line, where);
   try {
-    if (!value.is_object()) fail("it is not a JSON object, expected one like {\"text\": \"…\"}");
+    if (!value.is_object()) fail("it is not a JSON object, expected one with \"", key, "\"");
     OrderedJson result = OrderedJson::object();
     work(value, result);
     std::string out;
@@ -48,7 +49,7 @@ std::optional<bool> flag(const OrderedJson& object, const char* key) {
 }  // namespace
 
 std::string tokenize_line(const Tokenizer& tokenizer, std::string_view line, size_t number) {
-  return on_line(line, number, [&](const OrderedJson& in, OrderedJson& out) {
+  return on_line(line, number, "text", [&](const OrderedJson& in, OrderedJson& out) {
     const OrderedJson& text = member(in, "text", "a string");
     if (!text.is_string()) wrong("text", text, "a string");
     const std::vector<int32_t> ids = tokenizer.encode(text.get_ref<const std::string&>());
@@ -58,7 +59,7 @@ std::string tokenize_line(const Tokenizer& tokenizer, std::string_view line, siz
 }
 
 std::string detokenize_line(const Tokenizer& tokenizer, std::string_view line, size_t number) {
-  return on_line(line, number, [&](const OrderedJson& in, OrderedJson& out) {
+  return on_line(line, number, "ids", [&](const OrderedJson& in, OrderedJson& out) {
     const OrderedJson& list = member(in, "ids", "a list of token ids");
     if (!list.is_array()) wrong("ids", list, "a list of token ids");
     std::vector<int32_t> ids;
@@ -73,7 +74,7 @@ std::string detokenize_line(const Tokenizer& tokenizer, std::string_view line, s
 }
 
 std::string template_line(std::string_view line, size_t number) {
-  return on_line(line, number, [&](const OrderedJson& in, OrderedJson& out) {
+  return on_line(line, number, "messages", [&](const OrderedJson& in, OrderedJson& out) {
     out["text"] = render_chat(chat_input(in));
   });
 }

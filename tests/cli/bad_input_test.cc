@@ -156,6 +156,8 @@ TEST(BadInput, Prompts) {
   expect_refusal({"tokenize", kDemo, "--jsonl"}, 1, {"line 1"}, "not json\n");
   expect_refusal({"detokenize", kDemo, "--jsonl"}, 1, {"line 1"}, "{\"ids\": [1, \"a\"]}\n");
   expect_refusal({"template", kDemo, "--jsonl"}, 1, {"line 1", "messages"}, "{\"tools\": []}\n");
+  expect_refusal({"template", kDemo, "--jsonl"}, 1, {"line 1", "one with \"messages\""}, "[]\n");
+  expect_refusal({"detokenize", kDemo, "--jsonl"}, 1, {"line 1", "one with \"ids\""}, "[]\n");
   expect_refusal({"template", kDemo, "--jsonl"}, 1, {"line 1"},
                  "{\"messages\": [{\"role\": \"user\", \"content\": 3}]}\n");
 }

@@ -181,6 +181,14 @@ TEST(CommandLine, EmptyTextIsText) {
   EXPECT_EQ(run.status, 0) << run.err;
 }
 
+TEST(CommandLine, HelpSaysWhichTextsAreFiles) {
+  const std::string logits = run_rill({"logits", "--help"}).out;
+  for (const char* option : {"--ids IDS", "--ids-file FILE", "--out FILE"})
+    EXPECT_TRUE(has(logits, option)) << option;
+  EXPECT_TRUE(has(run_rill({"accuracy", "--help"}).out, "--questions FILE"));
+  EXPECT_TRUE(has(run_rill({"verify", "--help"}).out, "--reference FOLDER"));
+}
+
 TEST(CommandLine, ThreadsHaveAShortNameInEveryCommand) {
   const Finished run = run_rill({"run", kDemo, "hi", "-t", "1", "--max-tokens", "1"});
   EXPECT_EQ(run.status, 0) << run.err;
