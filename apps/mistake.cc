@@ -76,7 +76,7 @@ class Mistake {
   std::string overlooked() const {
     std::string sentence = switched_by_value();
     if (sentence.empty()) sentence = empty_value();
-    return sentence.empty() ? other_base() : sentence;
+    return sentence.empty() ? misread_number() : sentence;
   }
 
  private:
@@ -92,8 +92,9 @@ class Mistake {
     std::string places, advice;
     for (const CLI::Option* option : command_.get_options()) {
       if (!option->get_positional()) continue;
-      places += (places.empty() ? "at most " : " and ") + option->get_name();
-      if (option->get_name() != "MODEL")
+      const std::string place = option->get_name(true);
+      places += (places.empty() ? "at most " : " and ") + place;
+      if (place != "MODEL" && place != "FOLDER")
         advice = "; put a text of several words in quotes, or see ";
     }
     return "'" + rest.front() + "' is one argument too many, expected " +
@@ -129,16 +130,17 @@ class Mistake {
     return "";
   }
 
-  /// A whole number that CLI11 has not read as ten's digits: 010 is eight to it, 0x10 sixteen. ""
-  /// if none is.
-  std::string other_base() const {
+  /// A whole number that CLI11 reads otherwise: to it 010 is eight, 0x10 sixteen, and -1 the
+  /// largest of those without a sign. "" if none is.
+  std::string misread_number() const {
     for (const CLI::Option* option : command_.get_options()) {
       if (!takes_whole_number(*option)) continue;
       for (const std::string& value : option->results()) {
-        const size_t first = value.find_first_not_of("+-");
-        if (first != std::string::npos && value[first] == '0' && first + 1 < value.size())
-          return with_help(typed(*option) + " is '" + value + "', expected " + expected(*option) +
-                           " that does not begin with 0");
+        const size_t first = value.starts_with('+') ? 1 : 0;
+        const bool zeros = first + 1 < value.size() && value[first] == '0';
+        if (!zeros && !value.starts_with('-')) continue;
+        return with_help(typed(*option) + " is '" + value + "', expected " + expected(*option) +
+                         (zeros ? " without a zero in front" : " without a sign"));
       }
     }
     return "";

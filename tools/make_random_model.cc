@@ -28,6 +28,7 @@
 #include "base/json.h"
 #include "base/mapped_file.h"
 #include "base/output_file.h"
+#include "mistake.h"
 #include "model/checkpoint.h"
 
 extern char** environ;
@@ -292,6 +293,7 @@ class OutputFolder {
   explicit OutputFolder(const fs::path& path) : path_(path) {
     std::error_code error;
     if (!path_.has_filename()) path_ = path_.parent_path();  // "folder/"
+    if (path_.empty()) fail("--out is empty, expected the name of a new folder; give one");
     if (fs::exists(path_, error)) {
       fail("--out: ", path_.string(), " exists, expected a new name; choose another or remove it");
     }
@@ -338,7 +340,7 @@ void make_model(const Options& options) {
 }
 
 void add_options(CLI::App& app, Options& options) {
-  app.add_option("out,--out", options.out, "folder to write; must not exist")->required();
+  app.add_option("FOLDER,--out", options.out, "folder to write; must not exist")->required();
   std::string names;
   for (const auto& model : published_models()) names += " " + std::string(model.name);
   auto* shape =
@@ -357,9 +359,8 @@ void add_options(CLI::App& app, Options& options) {
   }
   app.add_option("--tied", options.tied, "overrides tie_word_embeddings (true or false)");
   app.add_flag("--redundant-head", options.redundant_head,
-               "write lm_head.weight beside a tied embedding, as Qwen3-0.6B has it")
-      ->disable_flag_override();
-  app.add_option("--dtype", options.dtype, "type of the weights")
+               "write lm_head.weight beside a tied embedding, as Qwen3-0.6B has it");
+  app.add_option("--dtype", options.dtype, "type of the weights: bf16, f16 or f32")
       ->check(CLI::IsMember({"bf16", "f16", "f32"}))
       ->capture_default_str();
   app.add_option("--shards", options.shards, "number of safetensors files")
@@ -375,14 +376,22 @@ void add_options(CLI::App& app, Options& options) {
 }  // namespace rill
 
 int main(int argc, char** argv) {
-  CLI::App app{"Writes a Qwen3 checkpoint with random weights."};
+  CLI::App app{"Writes a Qwen3 checkpoint with random weights.", "rill-make-model"};
   app.footer("Example: rill-make-model /tmp/qwen3-0.6b --shape qwen3-0.6b --tokenizer FOLDER");
   rill::Options options;
   rill::add_options(app, options);
+  const std::vector<std::string> words(argv + 1, argv + argc);
+  std::string mistake;
   try {
     app.parse(argc, argv);
+    mistake = rill::apps::overlooked_mistake(app, words);
   } catch (const CLI::ParseError& error) {
-    return app.exit(error) == 0 ? 0 : 2;
+    mistake = rill::apps::explain_mistake(app, words, error);
+    if (mistake.empty()) return app.exit(error);  // --help
+  }
+  if (!mistake.empty()) {
+    std::fprintf(stderr, "rill-make-model: %s\n", mistake.c_str());
+    return 2;
   }
   try {
     rill::make_model(options);

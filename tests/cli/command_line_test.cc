@@ -89,9 +89,8 @@ TEST(CommandLine, ValuesMissingTooManyOrWrong) {
 }
 
 TEST(CommandLine, NumbersAreDecimal) {
-  expect_mistake(
-      {"run", kDemo, "hi", "--ctx", "0100"},
-      "--ctx is '0100', expected a whole number from 1 to 1073741824 that does not begin");
+  expect_mistake({"run", kDemo, "hi", "--ctx", "0100"},
+                 "--ctx is '0100', expected a whole number from 1 to 1073741824 without a zero");
   expect_mistake({"run", kDemo, "hi", "--max-tokens", "0x10"}, "--max-tokens is '0x10', expected");
   expect_mistake({"run", kDemo, "hi", "-t", "+01"}, "-t is '+01', expected a whole number");
   EXPECT_EQ(run_rill({"run", kDemo, "hi", "--top-k", "0", "--max-tokens", "1"}).status, 0);
@@ -179,6 +178,27 @@ TEST(CommandLine, EmptyTextIsText) {
   EXPECT_EQ(run_rill({"tokenize", kDemo, ""}).out, "\n");
   const Finished run = run_rill({"run", kDemo, "hi", "--system", "", "--max-tokens", "1"});
   EXPECT_EQ(run.status, 0) << run.err;
+}
+
+TEST(CommandLine, TheMakerOfModelsRefusesBeforeItWrites) {
+  const TestFolder folder;
+  const std::string out = " '" + (folder.path() / "model").string() + "'";
+  const auto make = [](const std::string& arguments) {
+    return run_shell("'" RILL_BIN_DIR "/rill-make-model' " + arguments + "\n");
+  };
+  expect_mistake(make(out + " --seed -1"),
+                 "--seed is '-1', expected a whole number without a sign");
+  expect_mistake(make(out + " --layers -1"), "--layers is '-1', expected a whole number");
+  expect_mistake(make(out + " --vocab x"), "--vocab is 'x', expected a whole number; see");
+  expect_mistake(make(out + " --redundant-head=3"), "--redundant-head takes no value");
+  expect_mistake(make(out + " --shpae x"),
+                 "rill-make-model has no option --shpae (did you mean --shape?); see");
+  expect_mistake(make(out + " x"), "'x' is one argument too many, expected at most FOLDER; see");
+  expect_mistake(make(""), "--out is missing, expected a value (folder to write; must not exist)");
+  const Finished empty = make("''");
+  EXPECT_EQ(empty.status, 1);
+  EXPECT_TRUE(has(empty.err, "--out is empty")) << empty.err;
+  EXPECT_EQ(make(out + " --seed 18446744073709551615 --layers 1 --hidden 64 --vocab 64").status, 0);
 }
 
 TEST(CommandLine, HelpSaysWhichTextsAreFiles) {
