@@ -1,17 +1,17 @@
 // SPDX-License-Identifier: Apache-2.0
 // Ranks over MPI: the only file that knows it.
 #include <mpi.h>
-#include <sched.h>
 
 #include <algorithm>
-#include <atomic>
 #include <climits>
 #include <cstdlib>
 #include <exception>
+#include <optional>
 #include <vector>
 
 #include "base/error.h"
 #include "comm/launcher.h"
+#include "comm/meeting.h"
 
 namespace rill {
 namespace {
@@ -44,18 +44,18 @@ int ranks_on_machine(MPI_Comm comm) {
   return size;
 }
 
-// A window of MPI-3. Each part begins with a line of its own: how often its rank has come to
-// meet().
+// A window of MPI-3. The first part begins with the place where the ranks meet, and so the others
+// have room for one.
 class Window final : public SharedMemory {
  public:
   // Called by all ranks of `comm`; good() is false where MPI had no memory.
-  Window(MPI_Comm comm, size_t bytes) : rank_(rank_in(comm)) {
+  Window(MPI_Comm comm, size_t bytes) : comm_(comm) {
     MPI_Info info;
     MPI_Info_create(&info);
     MPI_Info_set(info, "alloc_shared_noncontig", "true");  // pages of a rank near it
     MPI_Comm_set_errhandler(comm, MPI_ERRORS_RETURN);
     void* own = nullptr;
-    const size_t size = bytes + 2 * kLine;
+    const size_t size = sizeof(MeetingPlace) + bytes + kLine;
     good_ = MPI_Win_allocate_shared(static_cast<MPI_Aint>(size), 1, info, comm, &own, &window_) ==
             MPI_SUCCESS;
     MPI_Comm_set_errhandler(comm, MPI_ERRORS_ARE_FATAL);
@@ -68,8 +68,10 @@ class Window final : public SharedMemory {
       void* base = nullptr;
       MPI_Win_shared_query(window_, rank, &length, &unit, &base);
       const auto address = reinterpret_cast<uintptr_t>(base);
-      lines_.push_back(static_cast<std::byte*>(base) + (kLine - address % kLine) % kLine);
+      parts_.push_back(static_cast<std::byte*>(base) + (kLine - address % kLine) % kLine);
     }
+    meeting_.emplace(*reinterpret_cast<MeetingPlace*>(parts_[0]),
+                     static_cast<uint32_t>(parts_.size()));
     MPI_Barrier(comm);  // the zeros are there
   }
   // Freeing waits for the other ranks, and who is on the way out with an error must not.
@@ -78,35 +80,26 @@ class Window final : public SharedMemory {
   }
   bool good() const { return good_; }
 
-  std::byte* part(int rank) const override { return lines_[static_cast<size_t>(rank)] + kLine; }
+  std::byte* part(int rank) const override {
+    return parts_[static_cast<size_t>(rank)] + sizeof(MeetingPlace);
+  }
 
+  // What MPI took to send may have to leave before the others come.
   void meet() override {
-    ++meetings_;
-    counter(static_cast<size_t>(rank_)).store(meetings_, std::memory_order_release);
-    for (size_t rank = 0; rank < lines_.size(); ++rank)
-      for (int look = 0; counter(rank).load(std::memory_order_acquire) < meetings_; ++look)
-        wait_a_little(look);
+    meeting_->wait([this] {
+      int arrived = 0;
+      MPI_Iprobe(MPI_ANY_SOURCE, kTag, comm_, &arrived, MPI_STATUS_IGNORE);
+    });
   }
 
  private:
   static constexpr size_t kLine = 64;
-  // Ranks that share a core must let each other run.
-  static void wait_a_little(int look) {
-    constexpr int kSpins = 4096;
-    if (look >= kSpins) ::sched_yield();
-#if defined(__x86_64__) || defined(__i386__)
-    __builtin_ia32_pause();
-#endif
-  }
-  std::atomic_ref<uint64_t> counter(size_t rank) const {
-    return std::atomic_ref<uint64_t>(*reinterpret_cast<uint64_t*>(lines_[rank]));
-  }
 
-  const int rank_;
+  const MPI_Comm comm_;
   MPI_Win window_ = MPI_WIN_NULL;
   bool good_ = false;
-  std::vector<std::byte*> lines_;  // [ranks]
-  uint64_t meetings_ = 0;
+  std::vector<std::byte*> parts_;  // [ranks]
+  std::optional<Meeting> meeting_;
 };
 
 // MPI errors end the job (MPI_ERRORS_ARE_FATAL, the default), so no code is looked at.
