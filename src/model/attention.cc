@@ -21,6 +21,10 @@ size_t query_slices(const AttentionShape& shape) {
   return (shape.head_dim + kQuerySlice - 1) / kQuerySlice;
 }
 
+StateRanks::Sizes state_sizes(const AttentionShape& shape, size_t most_rows) {
+  return {stripe_tokens(shape), shape.head_dim, shape.heads, most_rows};
+}
+
 }  // namespace
 
 Attention::Scratch Attention::lay_out(const AttentionShape& shape, const Kernels& kernels,
@@ -32,16 +36,17 @@ Attention::Scratch Attention::lay_out(const AttentionShape& shape, const Kernels
                               query_bytes(shape, kernels));
   s.threads = arena.take<std::byte>(static_cast<size_t>(threads) *
                                     lay_out_thread(shape, most_context, nullptr).bytes);
-  s.partial =
-      arena.take<float>(most_partial(threads) * kMostRows * StateRanks::row_floats(shape.head_dim) +
-                        StateRanks::rank_floats(shape.sp, most_rows, shape.heads, shape.head_dim));
+  s.partial = arena.take<float>(shape.sp.count > 1 ? 0
+                                                   : most_partial(threads) * kMostRows *
+                                                         StateRanks::row_floats(shape.head_dim));
   s.bytes = arena.used();
   return s;
 }
 
 size_t Attention::scratch_bytes(const AttentionShape& shape, const Kernels& kernels, int threads,
                                 size_t most_rows, size_t most_context) {
-  return lay_out(shape, kernels, threads, most_rows, most_context, nullptr).bytes;
+  return lay_out(shape, kernels, threads, most_rows, most_context, nullptr).bytes +
+         StateRanks::rank_bytes(shape.sp, state_sizes(shape, most_rows));
 }
 
 Attention::Attention(const AttentionShape& shape, Runtime runtime, size_t most_rows,
@@ -51,11 +56,12 @@ Attention::Attention(const AttentionShape& shape, Runtime runtime, size_t most_r
       q_bytes_(query_bytes(shape, runtime.kernels)),
       most_rows_(most_rows),
       most_context_(most_context),
-      memory_(scratch_bytes(shape, runtime.kernels, runtime.team.size(), most_rows, most_context),
+      memory_(lay_out(shape, runtime.kernels, runtime.team.size(), most_rows, most_context, nullptr)
+                  .bytes,
               "the scratch of attention"),
       scratch_(lay_out(shape, runtime.kernels, runtime.team.size(), most_rows, most_context,
                        memory_.data())),
-      states_(runtime.ranks, stripe_tokens(shape), shape.head_dim) {
+      states_(runtime.ranks, state_sizes(shape, most_rows), scratch_.partial) {
   // At most a chunk for each sequence and each rank whose share begins within one.
   const size_t chunks = most_rows + shape.sp.count;
   const size_t parts = shape.sp.count > 1 ? states_.own_parts().size() : 1;

@@ -92,7 +92,7 @@ class Attention {
   struct Scratch {
     std::byte* q = nullptr;        // of each KV head [slices][most_rows][its heads][q_bytes]
     std::byte* threads = nullptr;  // [threads][thread_bytes]: states, kernel scratch, scores
-    float* partial = nullptr;      // states of subtrees
+    float* partial = nullptr;      // states of subtrees, of a process by itself
     size_t bytes = 0;
   };
   static Scratch lay_out(const AttentionShape& shape, const Kernels& kernels, int threads,

@@ -76,7 +76,7 @@ void Attention::plan(std::span<const AttentionQueries> queries, const RowShares&
   keeps_states_ = states_.ranks() > 1 || states_.own_parts().size() > 1;
   if (shape_.type == AttentionType::STREAMING)
     while (2 * rows <= kMostQueries && tiles * kMostRows / (2 * rows) >= wanted) rows *= 2;
-  if (keeps_states_) states_.plan(chunks_, shares, scratch_.partial);
+  if (keeps_states_) states_.plan(chunks_, shares);
   tasks_.clear();
   joins_.clear();
   for (size_t chunk = 0; chunk < queries_.size(); ++chunk) add_tasks(chunk, rows);

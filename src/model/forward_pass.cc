@@ -36,15 +36,14 @@ ForwardPass::ForwardPass(const Model& model, const ScratchSize& size, size_t mos
 
 size_t ForwardPass::scratch_bytes(const ScratchSize& size, const StepPieces& cut,
                                   size_t most_context) {
-  const RankOf tp = size.shard.tp, sp = size.shard.sp;
   size_t bytes = 0;
   for (size_t i = 0; i < kMostPieces; ++i) {
     ScratchSize piece = size;
     piece.rows = cut.most(size.rows, i);
     if (piece.rows == 0) continue;
     bytes += StepScratch::bytes(piece) +
-             TensorRanks::scratch_bytes(size.config, tp.count, piece.rows) +
-             SequenceRanks::scratch_bytes(sp, Widths(size.config, size.shard), piece.rows) +
+             TensorRanks::scratch_bytes(size.config, size.shard.tp.count, piece.rows) +
+             SequenceRanks::scratch_bytes(size.config, size.shard, piece.rows) +
              Attention::scratch_bytes(attention_shape(size.config, size.arithmetic, size.shard),
                                       size.kernels, size.threads, piece.rows, most_context);
   }
@@ -114,19 +113,19 @@ StepPiece::StepPiece(const Model& model, const ScratchSize& size, size_t most_co
       arena_(memory_.data()),
       scratch_(size, arena_),
       rows_(size.rows, shard_.sp, model.arithmetic.block_size),
-      sequence_(model.runtime.ranks, widths_, size.rows),
+      sequence_(SequenceRanks::make(model.config, model.runtime.ranks, size.rows)),
       tensor_(TensorRanks::make(model.config, model.runtime.ranks, size.rows)),
       attention_(attention_shape(model.config, model.arithmetic, shard_), model.runtime, size.rows,
                  most_context),
-      heads_(model, rows_, scratch_, sequence_, attention_),
-      linear_(model, scratch_, sequence_, *tensor_) {}
+      heads_(model, rows_, scratch_, *sequence_, attention_),
+      linear_(model, scratch_, *sequence_, *tensor_) {}
 
 void StepPiece::plan(const StepOutput& output) {
   output_ = output;
   bad_.store(rows_.all().size());
-  sequence_.plan(rows_.keepers());
-  rows_.share_out(sequence_.shares());
-  attention_.plan(rows_.queries(), sequence_.shares());
+  sequence_->plan(rows_.keepers());
+  rows_.share_out(sequence_->shares());
+  attention_.plan(rows_.queries(), sequence_->shares());
 }
 
 void StepPiece::embed(Worker& worker) {
@@ -155,7 +154,7 @@ bool StepPiece::run(Worker& worker, size_t phase) {
         return true;
       }
       query_key_value(worker, layer);
-      return sequence_.others() > 0;
+      return sequence_->others() > 0;
     case 1:
       attend(worker, layer);
       return shard_.sp.count > 1;
@@ -233,7 +232,7 @@ void StepPiece::end_layer(Worker& worker, size_t layer) {
 void StepPiece::head(Worker& worker) {
   if (rows_.wanted().empty()) return;
   own_logits(worker);
-  sequence_.share_rows(worker, output_.logits, model_.config.vocab_size, rows_.wanted_counts());
+  sequence_->share_rows(worker, output_.logits, model_.config.vocab_size, rows_.wanted_counts());
 }
 
 namespace {
@@ -267,8 +266,8 @@ void StepPiece::own_logits(Worker& worker) {
                     for (size_t i = 0; i < wanted.size(); ++i)
                       if (!finite(logits + i * vocabulary + first, last - first)) report(wanted[i]);
                   });
-  sequence_.share_logits(worker, {logits, vocabulary, wanted.size(), length(shard_.vocabulary),
-                                  kDealtPanels * kPanel});
+  sequence_->share_logits(worker, {logits, vocabulary, wanted.size(), length(shard_.vocabulary),
+                                   kDealtPanels * kPanel});
   tensor_->share_logits(worker, rows, wanted.size());
 }
 
@@ -293,7 +292,7 @@ void StepPiece::keep(Worker& worker, float* arrays, size_t index) {
   const Range mine = worker.share(rows_.size());
   for (size_t row = mine.begin; row < mine.end; ++row)
     std::copy_n(x(row), width, all + (rows_.first() + row) * width);
-  sequence_.share_rows(worker, all, width, rows_.counts());
+  sequence_->share_rows(worker, all, width, rows_.counts());
 }
 
 }  // namespace rill

@@ -50,7 +50,7 @@ class StepPiece {
   /// The first row whose logits are not finite, or the number of rows.
   size_t bad() const { return bad_.load(); }
   /// The least value of all ranks; by one thread.
-  size_t least(size_t value) { return sequence_.least(tensor_->least(value)); }
+  size_t least(size_t value) { return sequence_->least(tensor_->least(value)); }
 
  private:
   static constexpr size_t kPhases = 4;  // of a layer
@@ -75,7 +75,7 @@ class StepPiece {
   Arena arena_;
   const StepScratch scratch_;
   StepRows rows_;
-  SequenceRanks sequence_;
+  std::unique_ptr<SequenceRanks> sequence_;
   std::unique_ptr<TensorRanks> tensor_;
   Attention attention_;
   HeadRows heads_;

@@ -113,8 +113,8 @@ void HeadRows::take_other_rows(Worker& worker, size_t layer) {
   const Range mine = {after_pair(share.begin), after_pair(share.end)};
   for (size_t i = mine.begin; i < mine.end; ++i) {
     const size_t row = sequence_.other(i);
-    for (size_t head = 0; head < q_heads_; ++head)
-      attention_.set_query(head, row, sequence_.queries(row) + head * dim_);
+    const float* q = sequence_.queries(row);
+    for (size_t head = 0; head < q_heads_; ++head) attention_.set_query(head, row, q + head * dim_);
     if (!sequence_.keeps(row)) continue;
     const float* k = sequence_.keys_values(row);
     for (size_t head = 0; head < kv_heads_; ++head) {

@@ -7,40 +7,45 @@
 #include "model/stripe_tree.h"
 
 namespace rill {
+namespace {
 
-StateRanks::StateRanks(const Ranks& ranks, size_t stripe_tokens, size_t head_dim)
-    : ranks_(ranks.sp()),
-      me_(ranks.sp_place()),
-      stripe_tokens_(stripe_tokens),
-      width_(round_up(head_dim, kPanel)),
-      row_floats_(row_floats(head_dim)) {
+StateTransport::Sizes transport_sizes(size_t ranks, const StateRanks::Sizes& sizes) {
+  StateTransport::Sizes most{{}, {}, sizes.most_rows * sizes.heads};
+  for (size_t rank = 0; rank < ranks; ++rank) {
+    const size_t row = subtrees_of(share_of(kStripes, {rank, ranks})).size() * sizes.heads *
+                       StateRanks::row_floats(sizes.head_dim);
+    most.made.push_back(sizes.most_rows * row);
+    most.joined.push_back(RowShares::most(sizes.most_rows, ranks) * row);
+  }
+  return most;
+}
+
+}  // namespace
+
+StateRanks::StateRanks(const Ranks& ranks, const Sizes& sizes, float* alone)
+    : me_(ranks.sp_place()),
+      stripe_tokens_(sizes.stripe_tokens),
+      width_(round_up(sizes.head_dim, kPanel)),
+      row_floats_(row_floats(sizes.head_dim)),
+      step_{std::vector<Range>(me_.count), std::vector<Range>(me_.count), 0},
+      transport_(StateTransport::make(ranks, transport_sizes(me_.count, sizes), alone)) {
   for (size_t rank = 0; rank < me_.count; ++rank)
     parts_.push_back(subtrees_of(share_of(kStripes, {rank, me_.count})));
   parts_[me_.index].reserve(kStripes);
-  out_.reserve(me_.count);
-  in_.reserve(me_.count);
+}
+
+size_t StateRanks::rank_bytes(RankOf rank, const Sizes& sizes) {
+  return StateTransport::bytes(transport_sizes(rank.count, sizes), rank.index);
 }
 
 size_t StateRanks::row_floats(size_t head_dim) {
   return 1 + kPanel + round_up(head_dim, kPanel);
 }
 
-// This rank's parts of all rows, and everyone's parts of its own rows.
-size_t StateRanks::rank_floats(RankOf rank, size_t most_rows, size_t heads, size_t head_dim) {
-  if (rank.count == 1) return 0;
-  size_t parts = 0;
-  for (size_t i = 0; i < rank.count; ++i)
-    parts += subtrees_of(share_of(kStripes, {i, rank.count})).size();
-  const size_t own = subtrees_of(share_of(kStripes, rank)).size();
-  const size_t states = most_rows * own + RowShares::most(most_rows, rank.count) * parts;
-  return states * heads * row_floats(head_dim) + rank.count * most_rows * heads;
-}
-
 void StateRanks::reserve(size_t chunks) {
   chunks_.reserve(chunks);
   first_.reserve(chunks);
   offsets_.reserve((chunks + 1) * me_.count);
-  bytes_.reserve(me_.count);
 }
 
 void StateRanks::set_own_parts(const std::vector<Range>& parts) {
@@ -57,40 +62,52 @@ size_t StateRanks::live_parts(size_t rank, size_t most) const {
   return count;
 }
 
-// Of this rank's own parts every chunk has a place, of others' parts this rank's chunks.
-void StateRanks::plan(std::span<const Chunk> chunks, const RowShares& shares, float* memory) {
-  chunks_.assign(chunks.begin(), chunks.end());
-  shares_ = shares;
-  memory_ = memory;
-  offsets_.clear();
-  first_.clear();
-  all_rows_ = 0;
-  for (const Chunk& chunk : chunks_) {
-    first_.push_back(all_rows_);
-    all_rows_ += chunk.rows;
-  }
-  size_t at = 0;
-  for (size_t rank = 0; rank < me_.count; ++rank) {
-    for (const Chunk& chunk : chunks_) {
-      offsets_.push_back(at);
-      if (rank == me_.index || in_range(shares.own(), chunk.first_row))
-        at += live_parts(rank, chunk.most) * chunk.rows * row_floats_;
-    }
-    offsets_.push_back(at);
-  }
-  maxima_ = memory + at;
+// Those that begin within some rows, which follow one another.
+Range StateRanks::chunks_of(Range rows) const {
+  const auto before = [&](size_t row) {
+    return static_cast<size_t>(
+        std::partition_point(chunks_.begin(), chunks_.end(),
+                             [&](const Chunk& chunk) { return chunk.first_row < row; }) -
+        chunks_.begin());
+  };
+  return {before(rows.begin), before(rows.end)};
 }
 
-float* StateRanks::at(const Place& place, size_t rank, size_t part) const {
+void StateRanks::plan(std::span<const Chunk> chunks, const RowShares& shares) {
+  chunks_.assign(chunks.begin(), chunks.end());
+  first_.clear();
+  step_.maxima = 0;
+  for (const Chunk& chunk : chunks_) {
+    first_.push_back(step_.maxima);
+    step_.maxima += chunk.rows;
+  }
+  offsets_.clear();
+  for (size_t rank = 0; rank < me_.count; ++rank) {
+    offsets_.push_back(0);
+    for (const Chunk& chunk : chunks_)
+      offsets_.push_back(offsets_.back() + live_parts(rank, chunk.most) * chunk.rows * row_floats_);
+  }
+  const auto made = [&](size_t rank, Range of) {
+    const size_t* offsets = offsets_.data() + rank * (chunks_.size() + 1);
+    return Range{offsets[of.begin], offsets[of.end]};
+  };
+  for (size_t rank = 0; rank < me_.count; ++rank) {
+    step_.sent[rank] = made(me_.index, chunks_of(shares.of(rank)));
+    step_.joined[rank] = made(rank, chunks_of(shares.own()));
+  }
+  transport_->plan(step_);
+}
+
+size_t StateRanks::floats_to(const Place& place, size_t rank, size_t part) const {
   const Chunk& chunk = chunks_[place.chunk];
   size_t before = 0;  // parts that have a place
   for (size_t i = 0; i < part; ++i) before += present(parts_[rank][i], chunk.most) ? 1 : 0;
-  return memory_ + offsets_[rank * (chunks_.size() + 1) + place.chunk] +
+  return offsets_[rank * (chunks_.size() + 1) + place.chunk] +
          (before * chunk.rows + place.first) * row_floats_;
 }
 
 void StateRanks::put(const Place& place, size_t part, SoftmaxState state) {
-  float* to = at(place, me_.index, part);
+  float* to = transport_->own(floats_to(place, me_.index, part));
   for (size_t r = 0; r < place.rows; ++r, to += row_floats_) {
     to[0] = state.m[r];
     std::copy_n(state.l + r * kPanel, kPanel, to + 1);
@@ -99,7 +116,7 @@ void StateRanks::put(const Place& place, size_t part, SoftmaxState state) {
 }
 
 void StateRanks::get(const Place& place, size_t rank, size_t part, SoftmaxState state) const {
-  const float* from = at(place, rank, part);
+  const float* from = transport_->of(rank, floats_to(place, rank, part));
   for (size_t r = 0; r < place.rows; ++r, from += row_floats_) {
     state.m[r] = from[0];
     std::copy_n(from + 1, kPanel, state.l + r * kPanel);
@@ -107,45 +124,15 @@ void StateRanks::get(const Place& place, size_t rank, size_t part, SoftmaxState 
   }
 }
 
-void StateRanks::start() {
-  out_.clear();
-  in_.clear();
-  const size_t stride = chunks_.size() + 1;
-  for (size_t rank = 0; rank < me_.count; ++rank) {
-    if (rank == me_.index) continue;
-    // The other's chunks, which follow one another.
-    size_t first = 0;
-    while (first < chunks_.size() && !in_range(shares_.of(rank), chunks_[first].first_row)) ++first;
-    size_t last = first;
-    while (last < chunks_.size() && in_range(shares_.of(rank), chunks_[last].first_row)) ++last;
-    const size_t* mine = offsets_.data() + me_.index * stride;
-    const size_t* theirs = offsets_.data() + rank * stride;
-    out_.push_back({static_cast<int>(rank),
-                    std::as_bytes(std::span(memory_ + mine[first], mine[last] - mine[first]))});
-    in_.push_back(
-        {static_cast<int>(rank), std::as_writable_bytes(std::span(
-                                     memory_ + theirs[0], theirs[chunks_.size()] - theirs[0]))});
-  }
-  started_ = ranks_.start(out_, in_);
-}
-
-float* StateRanks::maxima_at(const Place& place, size_t rank) const {
-  return maxima_ + rank * all_rows_ + first_[place.chunk] + place.first;
-}
-
 void StateRanks::put_maxima(const Place& place, const float* maxima) {
-  std::copy_n(maxima, place.rows, maxima_at(place, me_.index));
-}
-
-void StateRanks::share_maxima() {
-  bytes_.assign(me_.count, all_rows_ * sizeof(float));
-  ranks_.all_gather(reinterpret_cast<std::byte*>(maxima_), bytes_);
+  std::copy_n(maxima, place.rows, transport_->own_maxima() + rows_to(place));
 }
 
 void StateRanks::get_maxima(const Place& place, float* maxima) const {
-  for (size_t rank = 0; rank < me_.count; ++rank)
-    for (size_t r = 0; r < place.rows; ++r)
-      maxima[r] = std::max(maxima[r], maxima_at(place, rank)[r]);
+  for (size_t rank = 0; rank < me_.count; ++rank) {
+    const float* theirs = transport_->maxima(rank) + rows_to(place);
+    for (size_t r = 0; r < place.rows; ++r) maxima[r] = std::max(maxima[r], theirs[r]);
+  }
 }
 
 }  // namespace rill

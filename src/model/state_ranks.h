@@ -4,11 +4,10 @@
 #pragma once
 #include <vector>
 
-#include "base/buffer.h"
-#include "base/team.h"
 #include "kernels/kernels.h"
 #include "model/ranks.h"
 #include "model/row_shares.h"
+#include "model/state_transport.h"
 
 namespace rill {
 
@@ -24,11 +23,15 @@ class StateRanks {
     size_t most;       // keys that its last row sees
   };
 
-  /// `stripe_tokens`: keys of a stripe's run. `head_dim`: of attention.
-  StateRanks(const Ranks& ranks, size_t stripe_tokens, size_t head_dim);
-  /// Floats that states of up to `most_rows` rows of a step and `heads` query heads need, beyond
-  /// what a process by itself keeps.
-  static size_t rank_floats(RankOf rank, size_t most_rows, size_t heads, size_t head_dim);
+  struct Sizes {
+    size_t stripe_tokens;    // keys of a stripe's run
+    size_t head_dim, heads;  // of attention
+    size_t most_rows;        // of a step
+  };
+  /// A process by itself keeps its states in `alone`. Throws rill::Error if there is no memory.
+  StateRanks(const Ranks& ranks, const Sizes& sizes, float* alone);
+  /// Bytes that ranks allocate.
+  static size_t rank_bytes(RankOf rank, const Sizes& sizes);
   /// Floats of one row's state.
   static size_t row_floats(size_t head_dim);
   size_t ranks() const { return me_.count; }
@@ -40,8 +43,8 @@ class StateRanks {
   void set_own_parts(const std::vector<Range>& parts);
   const std::vector<Range>& own_parts() const { return parts_[me_.index]; }
 
-  /// Lays out a step's states over `memory`. Allocates nothing.
-  void plan(std::span<const Chunk> chunks, const RowShares& shares, float* memory);
+  /// Lays out a step's states. Allocates nothing.
+  void plan(std::span<const Chunk> chunks, const RowShares& shares);
 
   /// Is there a key for any of `most` in a part?
   bool present(Range part, size_t most) const;
@@ -52,37 +55,32 @@ class StateRanks {
   void put(const Place& place, size_t part, SoftmaxState state);
   void get(const Place& place, size_t rank, size_t part, SoftmaxState state) const;
 
-  /// Begins to send and receive, and ends it; by one thread.
-  void start();
-  void finish() { ranks_.finish(started_); }
+  /// Begins to hand over what others join, and waits for what this rank joins; by one thread.
+  void start() { transport_->start(); }
+  void finish() { transport_->finish(); }
 
   /// Standard attention first settles each row's maximum over all ranks' keys: put this rank's,
   /// share (by one thread), get.
   void put_maxima(const Place& place, const float* maxima);
-  void share_maxima();
+  void share_maxima() { transport_->share_maxima(); }
   void get_maxima(const Place& place, float* maxima) const;
 
   const std::vector<std::vector<Range>>& parts() const { return parts_; }
 
  private:
-  float* at(const Place& place, size_t rank, size_t part) const;
-  float* maxima_at(const Place& place, size_t rank) const;
+  size_t floats_to(const Place& place, size_t rank, size_t part) const;
+  size_t rows_to(const Place& place) const { return first_[place.chunk] + place.first; }
   size_t live_parts(size_t rank, size_t most) const;
+  Range chunks_of(Range rows) const;
 
-  Communicator& ranks_;
   const RankOf me_;
   const size_t stripe_tokens_, width_, row_floats_;
   std::vector<std::vector<Range>> parts_;  // [ranks]
   std::vector<Chunk> chunks_;
-  std::vector<size_t> offsets_;  // [ranks][chunks + 1]
-  RowShares shares_;
-  float *memory_ = nullptr, *maxima_ = nullptr;  // maxima: [ranks][all_rows_]
-  size_t all_rows_ = 0;                          // (token, head) pairs
-  std::vector<size_t> first_;                    // [chunks] of these
-  std::vector<size_t> bytes_;                    // [ranks]
-  std::vector<Outgoing> out_;
-  std::vector<Incoming> in_;
-  Communicator::Ticket started_ = 0;
+  std::vector<size_t> offsets_;  // [ranks][chunks + 1] of all that the rank makes
+  std::vector<size_t> first_;    // [chunks] (token, head) pairs before
+  StateTransport::Step step_;
+  const std::unique_ptr<StateTransport> transport_;
 };
 
 }  // namespace rill

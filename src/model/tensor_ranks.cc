@@ -8,6 +8,7 @@
 #include "base/buffer.h"
 #include "model/arena.h"
 #include "model/shard.h"
+#include "model/shared_areas.h"
 
 namespace rill {
 namespace {
@@ -60,11 +61,6 @@ struct RootTree {
   }
 };
 
-size_t most_roots(const ModelConfig& config, size_t ranks) {
-  return std::max(RootTree(LeafCut::of_o(config), ranks).roots.size(),
-                  RootTree(LeafCut::of_down(config), ranks).roots.size());
-}
-
 // A part of the model is here. Only the team's first thread talks.
 class PartOfModel : public TensorRanks {
  public:
@@ -72,28 +68,16 @@ class PartOfModel : public TensorRanks {
       : ranks_(ranks.tp()),
         me_(ranks.tp_place()),
         width_(config.hidden_size),
-        trees_{RootTree(LeafCut::of_o(config), me_.count),
-               RootTree(LeafCut::of_down(config), me_.count)},
         vocabulary_(config.vocab_size),
-        logits_bytes_(me_.count) {
-    for (size_t rank = 0; rank < me_.count; ++rank) {
+        trees_{RootTree(LeafCut::of_o(config), me_.count),
+               RootTree(LeafCut::of_down(config), me_.count)} {
+    for (size_t rank = 0; rank < me_.count; ++rank)
       tables_.push_back(Shard(config, {rank, me_.count}).vocabulary);
-      logits_bytes_[rank] = length(tables_[rank]) * sizeof(float);
-    }
   }
 
   LinearTarget root(Cut cut, size_t i, const ResidualSum& to) override {
     return {to_root(tree(cut), i, to.rows), width_, nullptr, Epilogue::STORE};
   }
-
-  void share_logits(Worker& worker, float* logits, size_t rows) override {
-    worker.barrier();
-    if (!worker.first()) return;
-    for (size_t row = 0; row < rows; ++row)
-      ranks_.all_gather(reinterpret_cast<std::byte*>(logits + row * vocabulary_), logits_bytes_);
-  }
-
-  size_t least(size_t value) override { return ranks_.least(value); }
 
  protected:
   const RootTree& tree(Cut cut) const { return trees_[static_cast<size_t>(cut)]; }
@@ -140,29 +124,31 @@ class PartOfModel : public TensorRanks {
 
   Communicator& ranks_;
   const RankOf me_;
-  const size_t width_;
+  const size_t width_, vocabulary_;
+  std::vector<Range> tables_;  // [ranks] of the vocabulary
 
  private:
   const RootTree trees_[2];
-  const size_t vocabulary_;
-  std::vector<Range> tables_;  // [ranks] of the vocabulary
-  std::vector<size_t> logits_bytes_;
 };
 
-// Ranks of one machine read each other's roots where they were computed. There are two areas, used
-// in turn: who writes to one again has met the others since they read it.
+// Ranks of one machine read each other's roots, sums and columns where they were put (SharedAreas).
 class PartInSharedMemory final : public PartOfModel {
  public:
-  PartInSharedMemory(const ModelConfig& config, const Ranks& ranks, size_t most_rows,
-                     std::unique_ptr<SharedMemory> memory)
-      : PartOfModel(config, ranks),
-        memory_(std::move(memory)),
-        area_floats_(area_floats(config, me_.count, most_rows)) {}
+  PartInSharedMemory(const ModelConfig& config, const Ranks& ranks,
+                     std::unique_ptr<SharedAreas> areas)
+      : PartOfModel(config, ranks), areas_(std::move(areas)) {}
 
-  // Floats of a rank's part: two areas for roots, and one for sums of some rows.
-  static size_t part_floats(const ModelConfig& config, size_t ranks, size_t most_rows) {
-    return 2 * area_floats(config, ranks, most_rows) +
-           (most_rows / ranks + 1) * row_stride(config.hidden_size);
+  // An area takes a rank's roots, rows of the embedding, sums of some rows, or columns of a row of
+  // logits.
+  static size_t area_floats(const ModelConfig& config, size_t ranks, size_t most_rows) {
+    size_t roots = 1, logits = 0;
+    for (size_t rank = 0; rank < ranks; ++rank) {
+      for (const LeafCut& cut : {LeafCut::of_o(config), LeafCut::of_down(config)})
+        roots = std::max(roots, RootTree(cut, ranks).count(rank));
+      logits = std::max(logits, length(Shard(config, {rank, ranks}).vocabulary));
+    }
+    return std::max({roots * most_rows * config.hidden_size,
+                     (most_rows / ranks + 1) * row_stride(config.hidden_size), logits});
   }
 
   void start_roots(Worker&, Cut, const ResidualSum&) override {}
@@ -172,18 +158,18 @@ class PartInSharedMemory final : public PartOfModel {
     const bool by_rows = sums_by_rows(me_.count, to.rows, width_);
     const Range own = by_rows ? share_of(to.rows, me_) : Range{0, to.rows};
     const size_t count = roots.count(me_.index);
-    hand_over(worker, (by_rows ? count : 1) * others(),
-              count * width_ * (by_rows ? to.rows - length(own) : to.rows * others()));
+    hand_over(worker, (by_rows ? count : 1) * areas_->others(),
+              count * width_ * (by_rows ? to.rows - length(own) : to.rows * areas_->others()));
     add(worker, roots, to, own);
     worker.barrier();  // copies are shared out otherwise than sums
     if (!by_rows) return;
-    copy_sums(worker, to, me_.index);
+    const Range mine = worker.share(length(own) * to.stride);
+    std::copy_n(to.x + own.begin * to.stride + mine.begin, length(mine),
+                areas_->own() + mine.begin);
     worker.barrier();
-    if (worker.first())
-      ranks_.publish(*memory_, others(), others() * length(own) * to.stride * sizeof(float));
-    worker.barrier();
+    hand_over(worker, areas_->others(), areas_->others() * length(own) * to.stride);
     for (size_t rank = 0; rank < me_.count; ++rank)
-      if (rank != me_.index) copy_sums(worker, to, rank);
+      if (rank != me_.index) take_sums(worker, to, rank);
     worker.barrier();
   }
 
@@ -193,65 +179,50 @@ class PartInSharedMemory final : public PartOfModel {
     const Range mine = worker.share(tokens.size());
     for (size_t row = mine.begin; row < mine.end; ++row)
       if (owner_of(tokens[row]) == me_.index)
-        std::copy_n(x + row * stride, width_, area(me_.index, write_) + row * width_);
+        std::copy_n(x + row * stride, width_, areas_->own() + row * width_);
     worker.barrier();
     const auto count = static_cast<size_t>(std::count_if(
         tokens.begin(), tokens.end(), [&](int32_t token) { return owner_of(token) == me_.index; }));
-    hand_over(worker, others(), others() * count * width_);
+    hand_over(worker, areas_->others(), areas_->others() * count * width_);
     for (size_t row = mine.begin; row < mine.end; ++row)
       if (const size_t owner = owner_of(tokens[row]); owner != me_.index)
-        std::copy_n(area(owner, 1 - write_) + row * width_, width_, x + row * stride);
+        std::copy_n(areas_->of(owner) + row * width_, width_, x + row * stride);
   }
+
+  void share_logits(Worker& worker, float* logits, size_t rows) override {
+    for (size_t row = 0; row < rows; ++row) {
+      worker.barrier();
+      areas_->share_columns(worker, logits + row * vocabulary_, vocabulary_, 1, tables_);
+    }
+  }
+
+  size_t least(size_t value) override { return areas_->least(value); }
 
  private:
-  static size_t area_floats(const ModelConfig& config, size_t ranks, size_t most_rows) {
-    size_t most = 1;  // also room for rows of the embedding
-    for (const LeafCut& cut : {LeafCut::of_o(config), LeafCut::of_down(config)}) {
-      const RootTree tree(cut, ranks);
-      for (size_t rank = 0; rank < ranks; ++rank) most = std::max(most, tree.count(rank));
-    }
-    return most * most_rows * config.hidden_size;
-  }
-
-  size_t others() const { return me_.count - 1; }
-  float* part(size_t rank) const {
-    return reinterpret_cast<float*>(memory_->part(static_cast<int>(rank)));
-  }
-  float* area(size_t rank, size_t index) const { return part(rank) + index * area_floats_; }
-
   float* to_root(const RootTree&, size_t i, size_t rows) override {
-    return area(me_.index, write_) + i * rows * width_;
+    return areas_->own() + i * rows * width_;
   }
   const float* from_root(const RootTree& tree, size_t root, size_t rows) override {
     size_t owner = 0;
     while (root >= tree.first[owner + 1]) ++owner;
-    return area(owner, 1 - write_) + (root - tree.first[owner]) * rows * width_;
+    return areas_->of(owner) + (root - tree.first[owner]) * rows * width_;
   }
 
-  // After it what was written before a barrier may be read, and the other area be written.
+  // After it what was written before a barrier may be read.
   void hand_over(Worker& worker, size_t messages, size_t floats) {
-    if (worker.first()) {
-      ranks_.publish(*memory_, messages, floats * sizeof(float));
-      write_ = 1 - write_;
-    }
+    if (worker.first()) areas_->publish(messages, floats);
     worker.barrier();
   }
 
-  // The sums of a rank's rows: this rank's to its part, others' to x.
-  void copy_sums(const Worker& worker, const ResidualSum& to, size_t rank) {
+  // Of another rank's rows, to x.
+  void take_sums(const Worker& worker, const ResidualSum& to, size_t rank) {
     const Range rows = share_of(to.rows, {rank, me_.count});
     const Range mine = worker.share(length(rows) * to.stride);
-    float* x = to.x + rows.begin * to.stride + mine.begin;
-    float* sums = area(rank, 2) + mine.begin;
-    if (rank == me_.index)
-      std::copy_n(x, length(mine), sums);
-    else
-      std::copy_n(sums, length(mine), x);
+    std::copy_n(areas_->of(rank) + mine.begin, length(mine),
+                to.x + rows.begin * to.stride + mine.begin);
   }
 
-  const std::unique_ptr<SharedMemory> memory_;
-  const size_t area_floats_;
-  size_t write_ = 0;
+  const std::unique_ptr<SharedAreas> areas_;
 };
 
 // Ranks that send each other messages.
@@ -259,13 +230,19 @@ class PartByMessages final : public PartOfModel {
  public:
   PartByMessages(const ModelConfig& config, const Ranks& ranks, size_t most_rows)
       : PartOfModel(config, ranks),
-        memory_(scratch_bytes(config, me_.count, most_rows), "what ranks exchange"),
+        memory_(bytes(config, me_.count, most_rows), "what ranks exchange"),
         counts_(me_.count) {
     const size_t messages = me_.count * kMostSubtrees;
     out_.reserve(messages);
     in_.reserve(messages);
     owners_.reserve(most_rows);
     places_.reserve(most_rows);
+  }
+
+  static size_t bytes(const ModelConfig& config, size_t ranks, size_t most_rows) {
+    const size_t roots = std::max(RootTree(LeafCut::of_o(config), ranks).roots.size(),
+                                  RootTree(LeafCut::of_down(config), ranks).roots.size());
+    return roots * most_rows * config.hidden_size * sizeof(float);
   }
 
   // Few rows: everyone gets all roots, in one step. Many rows: everyone gets the roots of some
@@ -296,6 +273,17 @@ class PartByMessages final : public PartOfModel {
     for (size_t row = mine.begin; row < mine.end; ++row)
       std::copy_n(memory_.as<float>() + places_[row] * width_, width_, x + row * stride);
   }
+
+  void share_logits(Worker& worker, float* logits, size_t rows) override {
+    worker.barrier();
+    if (!worker.first()) return;
+    for (size_t rank = 0; rank < me_.count; ++rank)
+      counts_[rank] = length(tables_[rank]) * sizeof(float);
+    for (size_t row = 0; row < rows; ++row)
+      ranks_.all_gather(reinterpret_cast<std::byte*>(logits + row * vocabulary_), counts_);
+  }
+
+  size_t least(size_t value) override { return ranks_.least(value); }
 
  private:
   // [roots][rows][width]
@@ -369,11 +357,11 @@ class PartByMessages final : public PartOfModel {
 
 std::unique_ptr<TensorRanks> TensorRanks::make(const ModelConfig& config, const Ranks& ranks,
                                                size_t most_rows) {
-  if (ranks.tp().size() == 1) return std::make_unique<WholeModel>();
-  const auto count = static_cast<size_t>(ranks.tp().size());
-  const size_t bytes = PartInSharedMemory::part_floats(config, count, most_rows) * sizeof(float);
-  if (auto memory = ranks.tp().share_memory(bytes))
-    return std::make_unique<PartInSharedMemory>(config, ranks, most_rows, std::move(memory));
+  const size_t count = ranks.tp_place().count;
+  if (count == 1) return std::make_unique<WholeModel>();
+  const size_t floats = PartInSharedMemory::area_floats(config, count, most_rows);
+  if (auto areas = SharedAreas::make(ranks.tp(), floats))
+    return std::make_unique<PartInSharedMemory>(config, ranks, std::move(areas));
   return std::make_unique<PartByMessages>(config, ranks, most_rows);
 }
 
@@ -384,9 +372,8 @@ bool TensorRanks::sums_by_rows(size_t tp, size_t rows, size_t width) {
 
 size_t TensorRanks::scratch_bytes(const ModelConfig& config, size_t tp, size_t most_rows) {
   if (tp == 1) return 0;
-  return std::max(most_roots(config, tp) * most_rows * config.hidden_size,
-                  PartInSharedMemory::part_floats(config, tp, most_rows)) *
-         sizeof(float);
+  return std::max(PartByMessages::bytes(config, tp, most_rows),
+                  SharedAreas::bytes(PartInSharedMemory::area_floats(config, tp, most_rows)));
 }
 
 }  // namespace rill

@@ -32,11 +32,15 @@ class RankBits : public testing::TestWithParam<RankCase> {
     base_ = run_model(whole_.config, whole_.arithmetic, whole_.weights, ids_, {});
   }
 
-  // Every rank's results against those of one process.
-  void expect_same(const Split& split, RunSetting setting) const {
+  // Every rank's results against those of one process, in shared memory and by messages.
+  void expect_same(const Split& split, const RunSetting& setting) const {
+    for (const bool one_machine : {true, false}) expect_same(split, setting, one_machine);
+  }
+  void expect_same(const Split& split, const RunSetting& setting, bool one_machine) const {
     SCOPED_TRACE("tp " + std::to_string(split.tp) + ", sp " + std::to_string(split.sp) +
-                 ", chunks of " + std::to_string(setting.chunk));
-    run_ranks(split.tp * split.sp, [&](Communicator& world) {
+                 ", chunks of " + std::to_string(setting.chunk) +
+                 (one_machine ? "" : ", by messages"));
+    const auto on_rank = [&](Communicator& world) {
       const Ranks ranks(world, split.tp, split.sp);
       Team team(setting.threads);
       const Weights weights = Weights::pack(whole_.config, whole_.arithmetic, whole_.checkpoint,
@@ -48,7 +52,8 @@ class RankBits : public testing::TestWithParam<RankCase> {
           << "on rank " << world.rank();
       EXPECT_EQ(first_difference(output.logits, base_.logits), base_.logits.size())
           << "on rank " << world.rank();
-    });
+    };
+    run_ranks(split.tp * split.sp, on_rank, one_machine);
   }
 
   LoadedGolden whole_;
