@@ -229,18 +229,20 @@ class RankModel::Step {
       here += near ? 1 : 0;
       (near ? bytes_here : bytes_there) += number(call.sent[member]);
     }
-    const LinkConstants &near = model_.place_.constants.here, &far = model_.place_.constants.there;
+    const MachineConstants& c = model_.place_.constants;
+    const LinkConstants &near = c.here, &far = c.there;
     const double share = number(per_node);
+    // In memory that all of them share: they meet, and read.
+    if (nodes == 1) return near.gather_latency + bytes_here * share / c.node.bandwidth;
     if (call.gather) {  // in rounds that double what everyone has
       return number(std::bit_width(here - 1)) * near.gather_latency +
              number(std::bit_width(nodes - 1)) * far.gather_latency +
              bytes_here * share / near.gather_bandwidth +
              bytes_there * share / far.gather_bandwidth;
     }
-    const LinkConstants& slower = nodes > 1 ? far : near;
     // A rank without subtrees sends nothing, but waits for what it receives.
     const size_t further = std::max<uint64_t>(call.messages, 1) - 1;
-    return slower.exchange_latency + number(further) * slower.message +
+    return far.exchange_latency + number(further) * far.message +
            bytes_here * share / near.exchange_bandwidth +
            bytes_there * share / far.exchange_bandwidth;
   }
