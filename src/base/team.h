@@ -145,7 +145,13 @@ class Worker {
   /// long for a thread whose core is slower, or busy with another program. Every thread of the team
   /// calls this with the same arguments, and a barrier stands between two calls.
   template <class Body>
-  void deal(size_t n, size_t unit, const Body& body);
+  void deal(size_t n, size_t unit, const Body& body) {
+    deal(n, unit, 1, [&](Range items, size_t) { body(items); });
+  }
+  /// The same of each of `strips` strips: body(range, strip). A thread goes through its share strip
+  /// by strip.
+  template <class Body>
+  void deal(size_t n, size_t unit, size_t strips, const Body& body);
 
  private:
   int index_, count_;
@@ -157,23 +163,38 @@ class Worker {
 };
 
 template <class Body>
-void Worker::deal(size_t n, size_t unit, const Body& body) {
-  if (count_ == 1) {
-    if (n > 0) body(Range{0, n});
-    return;
-  }
+void Worker::deal(size_t n, size_t unit, size_t strips, const Body& body) {
   // The pieces shrink as the end comes near, so that no thread is left with a long last one.
   constexpr size_t kOwnPart = 2, kOthersPart = 2;
-  const auto run = [&](Range units) {
-    body(Range{units.begin * unit, std::min(n, units.end * unit)});
-  };
   const size_t units = (n + unit - 1) / unit, count = static_cast<size_t>(count_);
+  const auto share_of = [&](size_t thread) {
+    return Range{units * thread / count, units * (thread + 1) / count};
+  };
+  // Cells of a thread's share, counted strip by strip.
+  const auto run = [&](size_t owner, Range cells) {
+    const Range share = share_of(owner);
+    const size_t width = share.end - share.begin;
+    while (cells.begin < cells.end) {
+      const size_t first = share.begin + cells.begin % width;
+      const size_t taken = std::min(share.end - first, cells.end - cells.begin);
+      body(Range{first * unit, std::min(n, (first + taken) * unit)}, cells.begin / width);
+      cells.begin += taken;
+    }
+  };
+  const auto cells_of = [&](size_t thread) {
+    const Range share = share_of(thread);
+    return Range{0, (share.end - share.begin) * strips};
+  };
   const size_t index = static_cast<size_t>(index_);
+  if (count_ == 1) {
+    run(0, cells_of(0));
+    return;
+  }
   Range taken{};
-  remainders_[index].open({units * index / count, units * (index + 1) / count});
-  while (remainders_[index].take_front(kOwnPart, taken)) run(taken);
+  remainders_[index].open(cells_of(index));
+  while (remainders_[index].take_front(kOwnPart, taken)) run(index, taken);
   const auto help = [&](size_t other) {
-    while (remainders_[other].take_back(kOthersPart, taken)) run(taken);
+    while (remainders_[other].take_back(kOthersPart, taken)) run(other, taken);
   };
   const size_t mates = mates_.end - mates_.begin;
   for (size_t i = 1; i < mates; ++i) help(mates_.begin + (index - mates_.begin + i) % mates);

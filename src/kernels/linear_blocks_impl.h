@@ -154,10 +154,10 @@ size_t piece_depth() {
   return fit < kDepthUnit ? kDepthUnit : fit < kMostPiece ? fit : kMostPiece;
 }
 
-// Rows of a group: their activations stay in half of the L2 cache while all panels pass.
+// Rows of a group: their activations stay in most of the L2 cache while all panels pass.
 size_t group_rows(size_t row_bytes) {
   const size_t most = static_cast<size_t>(kBlockRows) * kBlockTiles;
-  const size_t fit = level2_bytes() / 2 / row_bytes;
+  const size_t fit = level2_bytes() * 3 / 4 / row_bytes;
   const size_t least = static_cast<size_t>(kBlockRows) * 4;
   return fit < least ? least : fit < most ? fit : most;
 }

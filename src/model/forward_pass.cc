@@ -177,14 +177,17 @@ void StepPiece::query_key_value(Worker& worker, size_t layer) {
                          Epilogue::STORE};
   const size_t unit = heads_.panels();
   begin(worker, Operation::QKV);
-  linear_.deal(worker, w.qkv, unit, [&](Range panels) {
+  linear_.deal(worker, w.qkv, unit, a, [&](Range panels, Range strip) {
+    const Range rows = heads_.whole_pairs(strip);
     const size_t step = a.rows <= kMostRows ? length(panels) : unit;
     for (size_t first = panels.begin; first < panels.end; first += step) {
       const size_t last = std::min(first + step, panels.end);
-      model_.runtime.kernels.linear(job, first, last);
+      model_.runtime.kernels.linear(rows_of(job, rows), first, last);
       begin(worker, Operation::HEADS);
-      heads_.finish(layer, {first * kPanel / model_.config.head_dim,
-                            std::min(last * kPanel, widths_.qkv()) / model_.config.head_dim});
+      heads_.finish(layer,
+                    {first * kPanel / model_.config.head_dim,
+                     std::min(last * kPanel, widths_.qkv()) / model_.config.head_dim},
+                    rows);
       begin(worker, Operation::QKV);
     }
   });
@@ -260,10 +263,10 @@ void StepPiece::own_logits(Worker& worker) {
   float* rows = output_.logits + rows_.first_wanted() * vocabulary;
   float* logits = rows + shard_.vocabulary.begin;
   linear_.product(worker, model_.weights.head(), a, {logits, vocabulary, nullptr, Epilogue::STORE},
-                  [&](Range panels) {
+                  [&](Range panels, Range some) {
                     const size_t first = panels.begin * kPanel;
                     const size_t last = std::min(panels.end * kPanel, length(shard_.vocabulary));
-                    for (size_t i = 0; i < wanted.size(); ++i)
+                    for (size_t i = some.begin; i < some.end; ++i)
                       if (!finite(logits + i * vocabulary + first, last - first)) report(wanted[i]);
                   });
   sequence_->share_logits(worker, {logits, vocabulary, wanted.size(), length(shard_.vocabulary),

@@ -30,10 +30,32 @@ size_t HeadRows::panels() const {
   return std::lcm(dim_, kPanel) / kPanel;
 }
 
+namespace {
+
+// Of `count` rows, row(i) each, those of a share that begins and ends with whole pairs: of two
+// tokens whose values stand in the same words of the cache.
+template <class Row>
+Range without_halves(Range share, size_t count, const Row& row) {
+  const auto after_pair = [&](size_t i) {
+    if (i == 0 || i >= count) return i;
+    const StepRow first = row(i - 1), second = row(i);
+    const bool pair = second.position % 2 == 1 && first.position + 1 == second.position &&
+                      first.sequence == second.sequence;
+    return pair ? i + 1 : i;
+  };
+  return {after_pair(share.begin), after_pair(share.end)};
+}
+
+}  // namespace
+
+Range HeadRows::whole_pairs(Range rows) const {
+  return without_halves(rows, rows_.size(), [&](size_t i) { return rows_.own()[i]; });
+}
+
 // A head's rows come one after the other: neighbours in the cache's panels.
-void HeadRows::finish(size_t layer, Range heads) {
+void HeadRows::finish(size_t layer, Range heads, Range rows) {
   for (size_t head = heads.begin; head < heads.end; ++head)
-    for (size_t row = 0; row < rows_.size(); ++row) {
+    for (size_t row = rows.begin; row < rows.end; ++row) {
       float* values = scratch_.qkv + row * row_stride(widths_.qkv()) + head * dim_;
       if (head < q_heads_)
         query(layer, head, row, values);
@@ -96,21 +118,10 @@ void HeadRows::take_others(Worker& worker, size_t layer) {
     take_other_rows(worker, layer);
 }
 
-// The i-th row of other ranks, or the next one if i is the second of two tokens whose values
-// stand in the same words of the cache: one thread stores both.
-size_t HeadRows::after_pair(size_t i) const {
-  if (i == 0 || i >= sequence_.others()) return i;
-  const StepRow& before = rows_.all()[sequence_.other(i - 1)];
-  const StepRow& row = rows_.all()[sequence_.other(i)];
-  const bool pair = row.position % 2 == 1 && before.position + 1 == row.position &&
-                    before.sequence == row.sequence;
-  return pair ? i + 1 : i;
-}
-
 void HeadRows::take_other_rows(Worker& worker, size_t layer) {
   sequence_.finish_qkv(worker);
-  const Range share = worker.share(sequence_.others());
-  const Range mine = {after_pair(share.begin), after_pair(share.end)};
+  const Range mine = without_halves(worker.share(sequence_.others()), sequence_.others(),
+                                    [&](size_t i) { return rows_.all()[sequence_.other(i)]; });
   for (size_t i = mine.begin; i < mine.end; ++i) {
     const size_t row = sequence_.other(i);
     const float* q = sequence_.queries(row);

@@ -21,9 +21,12 @@ class HeadRows {
   void turn(size_t row);
   /// The fewest panels of the QKV product that end where a head ends.
   size_t panels() const;
+  /// Some of this rank's rows, but no token without the one whose values stand in the same words of
+  /// the cache: one thread stores both.
+  Range whole_pairs(Range rows) const;
   /// Norms and rotates queries and keys, and stores keys and values as the cache holds them.
-  /// `heads` of the product: q, then k, then v.
-  void finish(size_t layer, Range heads);
+  /// `heads` of the product: q, then k, then v; of whole pairs of rows.
+  void finish(size_t layer, Range heads, Range rows);
   /// By all threads, a barrier after the last finish: hands over what other ranks need, and takes,
   /// for all threads, what they have for this one: the queries of rows that they compute, and the
   /// keys and values that are kept here.
@@ -37,7 +40,6 @@ class HeadRows {
   void keep_v(size_t layer, size_t head, const StepRow& row, const float* v);
   void take_other_rows(Worker& worker, size_t layer);
   void take_other_heads(Worker& worker, size_t layer);
-  size_t after_pair(size_t i) const;
   float* cosine(size_t row) { return scratch_.cosine + row * (model_.config.head_dim / 2); }
   float* sine(size_t row) { return scratch_.sine + row * (model_.config.head_dim / 2); }
 

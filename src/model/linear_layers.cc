@@ -31,6 +31,35 @@ void LinearLayers::project(Worker& worker, Cut cut, const std::vector<CutMatrix>
   tensor_.start_roots(worker, cut, to);
 }
 
+namespace {
+
+// Rows of products: whole tiles of all kernels, and the most that share what a kernel makes of a
+// panel.
+struct StripRows {
+  size_t unit, most;
+};
+StripRows strip_rows(Operand operand) {
+  const bool floats = operand == Operand::F32 || operand == Operand::BF16;
+  return floats ? StripRows{12, 192} : StripRows{32, 256};
+}
+
+}  // namespace
+
+// As few as leave the activations of each in most of the L2 cache.
+size_t LinearLayers::strips_of(const Activations& a) {
+  const size_t fit = level2_bytes() * 5 / 8 / a.stride_bytes;
+  const size_t rows = std::clamp<size_t>(fit, 64, strip_rows(a.operand).most);
+  return std::max<size_t>(1, (a.rows + rows - 1) / rows);
+}
+
+Range LinearLayers::strip_of(const Activations& a, size_t strip, size_t strips) {
+  const size_t unit = strip_rows(a.operand).unit;
+  const auto begin = [&](size_t i) {
+    return i == strips ? a.rows : a.rows * i / strips / unit * unit;
+  };
+  return {begin(strip), begin(strip + 1)};
+}
+
 void LinearLayers::meet(Worker& worker, const PackedMatrix& next) {
   if (rows() > kMostRows) {
     worker.barrier();

@@ -22,6 +22,14 @@ struct ProjectionInput {
   const float* bias;
 };
 
+/// The part of a job that makes some rows.
+inline LinearJob rows_of(LinearJob job, Range rows) {
+  job.x.data += rows.begin * job.x.stride_bytes;
+  job.x.rows = length(rows);
+  job.y += rows.begin * job.y_stride;
+  return job;
+}
+
 /// By all threads of a parallel region. `rows` are this rank's, as `sequence` deals them.
 class LinearLayers {
  public:
@@ -33,13 +41,13 @@ class LinearLayers {
   template <class Make>
   Activations prepare(Worker& worker, size_t rows, size_t width, const Make& make);
 
-  /// y = W a, this rank's panels dealt to the threads. done(panels) follows each piece.
+  /// y = W a, this rank's panels dealt to the threads. done(panels, rows) follows each piece.
   template <class Done>
   void product(Worker& worker, const PackedMatrix& weight, const Activations& a,
                const LinearTarget& target, const Done& done);
   void product(Worker& worker, const PackedMatrix& weight, const Activations& a,
                const LinearTarget& target) {
-    product(worker, weight, a, target, [](Range) {});
+    product(worker, weight, a, target, [](Range, Range) {});
   }
   /// x += W from + bias, for a matrix that ranks cut along k: the roots of its subtrees of leaves
   /// are on their way to who adds them. `next`: the weight that is read after it.
@@ -50,9 +58,12 @@ class LinearLayers {
     tensor_.add_roots(worker, cut, sum(bias));
   }
 
-  /// The panels of this rank, cut and dealt to its threads in runs of `unit`: body(panels).
+  /// The panels of this rank, cut and dealt to its threads in runs of `unit`: body(panels, rows).
+  /// Many rows come in strips, one after the other: the activations of a strip stay in the cache
+  /// for all panels of a thread, and a slower thread can be helped with few panels, too.
   template <class Body>
-  void deal(Worker& worker, const PackedMatrix& weight, size_t unit, const Body& body);
+  void deal(Worker& worker, const PackedMatrix& weight, size_t unit, const Activations& a,
+            const Body& body);
   /// Of a product of this rank's rows, cut in runs of `panels` panels of y: the others' columns.
   void share_columns(Worker& worker, float* y, size_t stride, size_t width, size_t panels) {
     sequence_.share_columns(worker, {y, stride, rows(), width, panels * kPanel});
@@ -67,6 +78,8 @@ class LinearLayers {
     const size_t panels = (weight.outputs + kPanel - 1) / kPanel;
     return sequence_.shares().own_columns(panels, unit);
   }
+  static size_t strips_of(const Activations& a);
+  static Range strip_of(const Activations& a, size_t strip, size_t strips);
   static bool shared(size_t rows) { return rows > kPrivateRows; }
   Activations operand(const Worker& worker, size_t rows, size_t width, size_t offset) const;
   ResidualSum sum(const float* bias) const {
@@ -97,16 +110,19 @@ Activations LinearLayers::prepare(Worker& worker, size_t rows, size_t width, con
 }
 
 template <class Body>
-void LinearLayers::deal(Worker& worker, const PackedMatrix& weight, size_t unit, const Body& body) {
+void LinearLayers::deal(Worker& worker, const PackedMatrix& weight, size_t unit,
+                        const Activations& a, const Body& body) {
   const Range own = own_panels(weight, unit);
   const Ranks& ranks = model_.runtime.ranks;
-  worker.deal(length(own), unit, [&](Range panels) {
+  const size_t strips = strips_of(a);
+  worker.deal(length(own), unit, strips, [&](Range panels, size_t strip) {
+    const Range rows = strip_of(a, strip, strips);
     // The first thread moves what travels, between pieces.
     const bool moves = worker.first() && ranks.started();
     const size_t step = moves ? unit : length(panels);
     for (size_t begin = panels.begin; begin < panels.end; begin += step) {
       const size_t end = std::min(begin + step, panels.end);
-      body(Range{own.begin + begin, own.begin + end});
+      body(Range{own.begin + begin, own.begin + end}, rows);
       if (moves) ranks.progress();
     }
   });
@@ -116,9 +132,9 @@ template <class Done>
 void LinearLayers::product(Worker& worker, const PackedMatrix& weight, const Activations& a,
                            const LinearTarget& target, const Done& done) {
   const LinearJob job = {&weight, target.bias, a, target.y, target.stride, target.epilogue};
-  deal(worker, weight, kDealtPanels, [&](Range panels) {
-    model_.runtime.kernels.linear(job, panels.begin, panels.end);
-    done(panels);
+  deal(worker, weight, kDealtPanels, a, [&](Range panels, Range rows) {
+    model_.runtime.kernels.linear(rows_of(job, rows), panels.begin, panels.end);
+    done(panels, rows);
   });
 }
 

@@ -211,6 +211,43 @@ TEST(WorkerDeal, GivesEveryItemToOneThreadInWholeUnits) {
   }
 }
 
+TEST(WorkerDeal, GivesEveryCellOfEveryStripToOneThread) {
+  for (int threads : thread_counts()) {
+    Team team(threads);
+    for (size_t n : {0u, 1u, 5u, 64u, 101u})
+      for (size_t strips : {1u, 2u, 7u}) {
+        constexpr size_t kUnit = 4;
+        std::vector<int> dealt(n * strips, 0);
+        std::atomic<int> wrong{0};
+        team.run([&](Worker& worker) {
+          worker.deal(n, kUnit, strips, [&](Range range, size_t strip) {
+            if (range.begin >= range.end || range.begin % kUnit ||
+                (range.end % kUnit && range.end != n) || strip >= strips)
+              wrong.fetch_add(1);
+            else
+              for (size_t i = range.begin; i < range.end; ++i) ++dealt[strip * n + i];
+          });
+        });
+        ASSERT_EQ(dealt, std::vector<int>(n * strips, 1))
+            << n << " x " << strips << " over " << threads;
+        ASSERT_EQ(wrong.load(), 0);
+      }
+  }
+}
+
+TEST(WorkerDeal, GoesThroughAShareStripByStrip) {
+  Team team(1);
+  std::vector<size_t> seen;
+  team.run([&](Worker& worker) {
+    worker.deal(6, 2, 3, [&](Range range, size_t strip) {
+      EXPECT_EQ(range.begin, 0u);
+      EXPECT_EQ(range.end, 6u);
+      seen.push_back(strip);
+    });
+  });
+  EXPECT_EQ(seen, (std::vector<size_t>{0, 1, 2}));
+}
+
 TEST(WorkerDeal, OthersTakeWhatASlowThreadHasNotBegun) {
   Team team(2);
   std::vector<int> owner(100, -1);

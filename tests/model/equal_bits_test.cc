@@ -89,6 +89,22 @@ TEST_P(EqualBits, DecodeOnManyThreads) {
   expect_base(run({.threads = 8, .chunk = 1}));
 }
 
+// Steps of many rows are dealt to threads in strips of rows, too; the second one begins with the
+// later half of a pair of tokens, whose values share words of the cache.
+TEST_P(EqualBits, StripsOfRows) {
+  const auto longest = static_cast<size_t>(golden_.config.max_position_embeddings);
+  const size_t tokens = std::min<size_t>(502, longest / 2 * 2),
+               half = tokens / 2 - 1 + tokens / 2 % 2;
+  const size_t given = ids_.size();
+  for (size_t i = given; i < tokens; ++i) ids_.push_back(ids_[i % given]);
+  base_ = run({.threads = 1, .chunk = 64});
+  for (const int threads : {2, 3, 5, 8})
+    for (const size_t chunk : {half, tokens}) {
+      SCOPED_TRACE(threads);
+      expect_base(run({.threads = threads, .chunk = chunk}));
+    }
+}
+
 TEST_P(EqualBits, PackedByAnyThreads) {
   const LoadedGolden other(GetParam().folder, GetParam().options, 5);
   expect_base(run_model(golden_.config, golden_.arithmetic, other.weights, ids_, {}));
