@@ -25,6 +25,12 @@ StateRanks::Sizes state_sizes(const AttentionShape& shape, size_t most_rows) {
   return {stripe_tokens(shape), shape.head_dim, shape.heads, most_rows};
 }
 
+AttentionPlan::Limits plan_limits(const AttentionShape& shape, size_t threads, size_t most_rows,
+                                  size_t most_context) {
+  return {threads, most_rows * shape.kv_heads * least_tiles(shape.group),
+          partial_floats(shape, threads), thread_score_bytes(shape, most_context)};
+}
+
 }  // namespace
 
 Attention::Scratch Attention::lay_out(const AttentionShape& shape, const Kernels& kernels,
@@ -34,11 +40,10 @@ Attention::Scratch Attention::lay_out(const AttentionShape& shape, const Kernels
   Scratch s;
   s.q = arena.take<std::byte>(shape.heads * query_slices(shape) * most_rows *
                               query_bytes(shape, kernels));
-  s.threads = arena.take<std::byte>(static_cast<size_t>(threads) *
-                                    lay_out_thread(shape, most_context, nullptr).bytes);
-  s.partial = arena.take<float>(shape.sp.count > 1 ? 0
-                                                   : most_partial(threads) * kMostRows *
-                                                         StateRanks::row_floats(shape.head_dim));
+  const auto count = static_cast<size_t>(threads);
+  s.threads = arena.take<std::byte>(count * lay_out_thread(shape, nullptr).bytes);
+  s.scores = arena.take<std::byte>(count * thread_score_bytes(shape, most_context));
+  s.partial = arena.take<float>(partial_floats(shape, count));
   s.bytes = arena.used();
   return s;
 }
@@ -55,33 +60,46 @@ Attention::Attention(const AttentionShape& shape, Runtime runtime, size_t most_r
       runtime_(runtime),
       q_bytes_(query_bytes(shape, runtime.kernels)),
       most_rows_(most_rows),
-      most_context_(most_context),
       memory_(lay_out(shape, runtime.kernels, runtime.team.size(), most_rows, most_context, nullptr)
                   .bytes,
               "the scratch of attention"),
       scratch_(lay_out(shape, runtime.kernels, runtime.team.size(), most_rows, most_context,
                        memory_.data())),
-      states_(runtime.ranks, state_sizes(shape, most_rows), scratch_.partial) {
+      states_(runtime.ranks, state_sizes(shape, most_rows), nullptr),
+      plan_(shape, states_.own_parts(),
+            plan_limits(shape, static_cast<size_t>(runtime.team.size()), most_rows, most_context)),
+      partial_(scratch_.partial, shape.head_dim,
+               AttentionPlan::most_slots(static_cast<size_t>(runtime.team.size()))) {
   // At most a chunk for each sequence and each rank whose share begins within one.
   const size_t chunks = most_rows + shape.sp.count;
-  const size_t parts = shape.sp.count > 1 ? states_.own_parts().size() : 1;
-  const size_t tiles = most_rows * shape.kv_heads * least_tiles(shape.group);
   queries_.reserve(chunks);
   chunks_.reserve(chunks);
-  parts_.reserve(kStripes);
   states_.reserve(chunks);
-  tasks_.reserve(std::max(most_partial(runtime.team.size()), tiles * parts));
-  joins_.reserve(std::max(most_partial(runtime.team.size()), tiles));
 }
 
-size_t Attention::sees(const AttentionQueries& queries, size_t token) const {
-  const size_t length = queries.sequence->length();
-  return queries.causal ? std::min(length, queries.position + token + 1) : length;
+// Queries of one sequence and of one rank's share of the rows.
+void Attention::cut_queries(std::span<const AttentionQueries> queries, const RowShares& shares) {
+  queries_.clear();
+  chunks_.clear();
+  first_row_ = shares.own().begin;
+  for (const AttentionQueries& q : queries)
+    for (size_t done = 0, tokens; done < q.tokens; done += tokens) {
+      size_t rank = 0;
+      while (q.row + done >= shares.of(rank).end) ++rank;
+      tokens = std::min(q.tokens - done, shares.of(rank).end - (q.row + done));
+      queries_.push_back({q.sequence, q.row + done, tokens, q.position + done, q.causal});
+      chunks_.push_back({q.row + done, tokens * shape_.heads, queries_.back().sees(tokens - 1)});
+    }
 }
 
-// Is this rank the one that keeps the key?
-bool Attention::holds(size_t key) const {
-  return in_range(share_of(kStripes, shape_.sp), tree_place(key / stripe_tokens(shape_)));
+void Attention::plan(std::span<const AttentionQueries> queries, const RowShares& shares) {
+  cut_queries(queries, shares);
+  if (states_.ranks() > 1) states_.plan(chunks_, shares);
+  plan_.cut(queries_, shares.own());
+  if (shape_.type == AttentionType::STANDARD) forget_maxima();
+  for (auto& counters : next_task_)
+    for (TaskCounter& counter : counters) counter.reset();
+  next_join_.reset();
 }
 
 std::byte* Attention::query(size_t kv_head, size_t slice, size_t folded_row) const {
@@ -111,7 +129,7 @@ Attention::Tile Attention::tile_of(const Task& task) const {
   tile.q = query(task.kv_head, 0, tile.queries->row * group + tile.first);
   tile.q_slice_bytes = most_rows_ * group * q_bytes_;
   for (size_t r = 0; r < tile.rows; ++r)
-    tile.sees[r] = sees(*tile.queries, (tile.first + r) / group);
+    tile.sees[r] = tile.queries->sees((tile.first + r) / group);
   tile.most = tile.sees[tile.rows - 1];
   return tile;
 }
@@ -128,40 +146,70 @@ void Attention::finish(const Tile& tile, SoftmaxState state, const Output& out) 
 }
 
 std::byte* Attention::thread_scratch(const Worker& worker) const {
-  const size_t bytes = lay_out_thread(shape_, most_context_, nullptr).bytes;
-  return scratch_.threads + static_cast<size_t>(worker.index()) * bytes;
+  return scratch_.threads +
+         static_cast<size_t>(worker.index()) * lay_out_thread(shape_, nullptr).bytes;
 }
 
 void Attention::attend(Worker& worker, size_t layer, const Output& out) {
-  std::byte* scratch = thread_scratch(worker);
-  TaskCounter& next_task = next_task_[layer % 2];
   if (worker.first()) {  // what the last layer used, and all threads have left
-    next_task_[(layer + 1) % 2].reset();
+    for (TaskCounter& counter : next_task_[(layer + 1) % 2]) counter.reset();
     next_join_.reset();
   }
-  if (shape_.type == AttentionType::STANDARD && states_.ranks() > 1)
-    settle_maxima(worker, layer, scratch);
-  for (size_t i = next_task.next(); i < tasks_.size(); i = next_task.next()) {
-    if (shape_.type == AttentionType::STREAMING)
-      stream(tasks_[i], layer, scratch, out);
-    else
-      standard(tasks_[i], layer, scratch, out);
-    if (worker.first()) runtime_.ranks.progress();
-  }
-  if (!keeps_states_) return;
+  std::byte* scratch = thread_scratch(worker);
+  if (shape_.type == AttentionType::STREAMING)
+    deal(worker, layer, Phase::WHOLE, plan_.tasks(),
+         [&](const Task& task) { stream(task, layer, scratch, out); });
+  else
+    standard(worker, layer, out);
+  if (states_.ranks() == 1) return;
   worker.barrier();
-  if (worker.first() && states_.ranks() > 1) states_.start();
+  if (worker.first()) states_.start();
 }
 
 void Attention::join(Worker& worker, const Output& out) {
-  if (!keeps_states_) return;
-  if (states_.ranks() > 1) {
-    if (worker.first()) states_.finish();
-    worker.barrier();
-  }
+  if (states_.ranks() == 1) return;
+  if (worker.first()) states_.finish();
+  worker.barrier();
   std::byte* scratch = thread_scratch(worker);
-  for (size_t i = next_join_.next(); i < joins_.size(); i = next_join_.next())
-    join_parts(joins_[i], scratch, out);
+  const std::vector<Task>& tiles = plan_.joins();
+  for (size_t i = next_join_.next(); i < tiles.size(); i = next_join_.next())
+    join_parts(tiles[i], scratch, out);
+}
+
+PartialStates::Subtree Attention::pieces_of(const Task& task) const {
+  return {task.first_slot + task.part_slot,
+          task.states + task.part_slot * state_floats(shape_.head_dim, task.rows), task.rows,
+          task.pieces};
+}
+
+// The state of a task's rows and keys is ready: on its way to the others of its tile.
+void Attention::bring(const Task& task, const Tile& tile, SoftmaxState state, const Output& out) {
+  if (task.slots == 0) return deliver(tile, task.part, state, out);
+  const PartialStates::Subtree pieces = pieces_of(task);
+  const SoftmaxState mine = partial_.state(pieces, task.piece);
+  // In standard attention all have the same maximum, and others may still look for it in this one.
+  if (shape_.type == AttentionType::STREAMING) std::copy_n(state.m, task.rows, mine.m);
+  std::copy_n(state.l, task.rows * kPanel, mine.l);
+  std::copy_n(state.o, task.rows * round_up(shape_.head_dim, kPanel), mine.o);
+  const Range part = states_.own_parts()[task.part];
+  const size_t stripes = length(part) / task.pieces;
+  const auto present = [&](size_t piece) {
+    return states_.present({part.begin + piece * stripes, part.end}, tile.most);
+  };
+  if (partial_.bring(pieces, task.piece, present, merge()))
+    deliver(tile, task.part, partial_.state(pieces, 0), out);
+}
+
+// The state of a tile and of a whole part is ready.
+void Attention::deliver(const Tile& tile, size_t part, SoftmaxState state, const Output& out) {
+  if (states_.ranks() > 1)
+    states_.put(place_of(tile), part, state);
+  else
+    finish(tile, state, out);
+}
+
+Attention::Merge Attention::merge() const {
+  return shape_.type == AttentionType::STREAMING ? runtime_.kernels.merge : runtime_.kernels.add;
 }
 
 StateRanks::Place Attention::place_of(const Tile& tile) const {
@@ -174,8 +222,6 @@ StateRanks::Place Attention::place_of(const Tile& tile) const {
 void Attention::join_parts(const Task& task, std::byte* scratch, const Output& out) {
   const Tile tile = tile_of(task);
   const StateRanks::Place place = place_of(tile);
-  const Kernels& kernels = runtime_.kernels;
-  const auto merge = shape_.type == AttentionType::STREAMING ? kernels.merge : kernels.add;
   struct Part {
     size_t rank, index;
     Range stripes;
@@ -188,20 +234,18 @@ void Attention::join_parts(const Task& task, std::byte* scratch, const Output& o
       if (states_.present(parts[i], tile.most)) present[count++] = {rank, i, parts[i]};
   }
   present[count].stripes = {kStripes, kStripes};
-  StripeTree tree(lay_out_thread(shape_, most_context_, scratch).states, shape_.head_dim,
-                  tile_rows(tile.rows));
+  StripeTree tree(lay_out_thread(shape_, scratch).states, shape_.head_dim, tile_rows(tile.rows));
   for (size_t i = 0; i < count; ++i) {
     states_.get(place, present[i].rank, present[i].index, tree.own());
     const auto level = static_cast<size_t>(std::countr_zero(length(present[i].stripes)));
-    join(tree.close(present[i + 1].stripes.begin, level), tile.rows, merge);
+    join(tree.close(present[i + 1].stripes.begin, level), tile.rows);
   }
   finish(tile, tree.root(), out);
 }
 
-void Attention::join(const JoinChain& chain, size_t rows,
-                     void (*merge)(SoftmaxState, SoftmaxState, size_t, size_t)) const {
+void Attention::join(const JoinChain& chain, size_t rows) const {
   for (size_t i = 1; i < chain.count; ++i)
-    merge(chain.earlier[i], chain.earlier[i - 1], rows, shape_.head_dim);
+    merge()(chain.earlier[i], chain.earlier[i - 1], rows, shape_.head_dim);
 }
 
 }  // namespace rill

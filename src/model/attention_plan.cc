@@ -1,91 +1,240 @@
 // SPDX-License-Identifier: Apache-2.0
-// How a step is cut into tasks.
-#include <algorithm>
+#include "model/attention_plan.h"
 
-#include "model/attention.h"
+#include <bit>
+#include <functional>
+
 #include "model/attention_tile.h"
 
 namespace rill {
+namespace {
 
-// Queries of one sequence and of one rank's share of the rows.
-void Attention::cut_queries(std::span<const AttentionQueries> queries, const RowShares& shares) {
-  queries_.clear();
-  chunks_.clear();
-  first_row_ = shares.own().begin;
+// Threads that begin a tile each in turn wait for the last; with so many tiles a thread it does not
+// pay to share them.
+constexpr size_t kEnoughTiles = 8;
+// What threads could do while they meet at a barrier.
+constexpr size_t kBarrierCost = 256;
+
+}  // namespace
+
+AttentionPlan::AttentionPlan(const AttentionShape& shape, const std::vector<Range>& parts,
+                             const Limits& limits)
+    : shape_(shape), parts_(parts), limits_(limits) {
+  for (const Range part : parts_) own_stripes_ += length(part);
+  tiles_.reserve(limits.tiles);
+  shared_.reserve(most_slots(limits.threads));
+  if (shape_.sp.count > 1) joins_.reserve(limits.tiles);
+  tasks_.reserve(limits.tiles * parts_.size() + most_slots(limits.threads));
+  loads_.reserve(limits.threads);
+}
+
+Range AttentionPlan::stripes_of(const AttentionTask& task) const {
+  const Range part = parts_[task.part];
+  const size_t stripes = length(part) / task.pieces;
+  return {part.begin + task.piece * stripes, part.begin + (task.piece + 1) * stripes};
+}
+
+size_t AttentionPlan::keys_of(Range stripes, size_t most) const {
+  return SubtreeKeys(stripes, stripe_tokens(shape_), most).count();
+}
+
+size_t AttentionPlan::score_bytes(size_t rows, Range stripes, size_t most) const {
+  return attention_scratch_bytes(keys_of(stripes, most), rows);
+}
+
+// Keys that the last row sees.
+size_t AttentionPlan::sees(const AttentionTask& tile) const {
+  const size_t group = shape_.group_of(tile.kv_head);
+  return queries_[tile.queries].sees((tile.first + tile.rows - 1) / group);
+}
+
+size_t AttentionPlan::score_bytes(const AttentionTask& tile) const {
+  size_t bytes = 0;
+  for (const Range part : parts_) bytes += score_bytes(tile.rows, part, sees(tile));
+  return bytes;
+}
+
+size_t AttentionPlan::cost_from(size_t first) const {
+  size_t cost = 0;
+  for (size_t i = first; i < tiles_.size(); ++i) cost += tiles_[i].cost;
+  return cost;
+}
+
+size_t AttentionPlan::scores_from(size_t first) const {
+  size_t bytes = 0;
+  for (size_t i = first; i < tiles_.size(); ++i) bytes += score_bytes(tiles_[i]);
+  return bytes;
+}
+
+// Tiles of more rows read keys and values less often, and streaming attention has room for them:
+// as many as leave enough tiles for all threads.
+size_t AttentionPlan::rows_of_tiles(std::span<const AttentionQueries> queries) const {
+  if (shape_.type == AttentionType::STANDARD) return kMostRows;
+  const size_t wanted = kTasksPerThread * limits_.threads;
+  size_t tiles = 0, rows = kMostRows;
   for (const AttentionQueries& q : queries)
-    for (size_t done = 0, tokens; done < q.tokens; done += tokens) {
-      size_t rank = 0;
-      while (q.row + done >= shares.of(rank).end) ++rank;
-      tokens = std::min(q.tokens - done, shares.of(rank).end - (q.row + done));
-      queries_.push_back({q.sequence, q.row + done, tokens, q.position + done, q.causal});
-      chunks_.push_back({q.row + done, tokens * shape_.heads, sees(queries_.back(), tokens - 1)});
-    }
+    for (size_t head = 0; head < shape_.kv_heads; ++head)
+      tiles += least_tiles(q.tokens * shape_.group_of(head));
+  while (2 * rows <= kMostQueries && tiles * kMostRows / (2 * rows) >= wanted) rows *= 2;
+  return rows;
 }
 
-// A process by itself splits the stripes where there is too little to do for all threads; ranks
-// have theirs.
-void Attention::choose_parts(size_t tiles, size_t longest) {
-  if (shape_.sp.count > 1) return;
-  const size_t wanted = kTasksPerThread * static_cast<size_t>(runtime_.team.size());
-  size_t parts = 1;
-  if (shape_.type == AttentionType::STREAMING) {
-    const size_t stripes =
-        std::min(kStripes, (longest + stripe_tokens(shape_) - 1) / stripe_tokens(shape_));
-    while (tiles * parts < wanted && 2 * parts <= stripes) parts *= 2;
-  }
-  parts_.clear();
-  for (size_t i = 0; i < parts; ++i) parts_.push_back(share_of(kStripes, {i, parts}));
-  states_.set_own_parts(parts_);
-}
-
-// Tasks of up to `rows` folded rows.
-void Attention::add_tasks(size_t chunk, size_t rows) {
-  const AttentionQueries& queries = queries_[chunk];
-  const bool streaming = shape_.type == AttentionType::STREAMING;
-  const size_t parts = streaming ? states_.own_parts().size() : 1;
+void AttentionPlan::add_tiles(size_t chunk, size_t rows, bool join) {
+  // Of rows without a key on this rank too.
+  const bool tells_maxima = shape_.type == AttentionType::STANDARD && shape_.sp.count > 1;
   for (size_t head = 0; head < shape_.kv_heads; ++head) {
-    const size_t group = shape_.group_of(head), all = queries.tokens * group;
+    const size_t all = queries_[chunk].tokens * shape_.group_of(head);
     for (size_t first = 0; first < all; first += rows) {
-      Task task{};
-      task.queries = static_cast<uint32_t>(chunk);
-      task.kv_head = static_cast<uint32_t>(head);
-      task.first = static_cast<uint32_t>(first);
-      task.rows = static_cast<uint32_t>(std::min(rows, all - first));
-      task.cost = task.rows * sees(queries, (first + task.rows - 1) / group);
-      const bool ours = queries.row >= first_row_ && queries.row < last_row_;
-      if (keeps_states_ && ours) joins_.push_back(task);
-      for (size_t part = 0; part < parts; ++part) {
-        task.part = static_cast<uint32_t>(part);
-        tasks_.push_back(task);
+      AttentionTask tile{};
+      tile.queries = static_cast<uint32_t>(chunk);
+      tile.kv_head = static_cast<uint32_t>(head);
+      tile.first = static_cast<uint32_t>(first);
+      tile.rows = static_cast<uint32_t>(std::min(rows, all - first));
+      tile.part = AttentionTask::kAllParts;
+      tile.pieces = 1;
+      for (const Range part : parts_) tile.cost += tile.rows * keys_of(part, sees(tile));
+      if (tile.cost > 0 || tells_maxima) tiles_.push_back(tile);
+      if (join) joins_.push_back(tile);
+    }
+  }
+}
+
+void AttentionPlan::cut(std::span<const AttentionQueries> queries, Range own) {
+  queries_ = queries;
+  tiles_.clear();
+  joins_.clear();
+  const size_t rows = rows_of_tiles(queries);
+  for (size_t chunk = 0; chunk < queries.size(); ++chunk)
+    add_tiles(chunk, rows, shape_.sp.count > 1 && in_range(own, queries[chunk].row));
+  const auto longer = [](const AttentionTask& a, const AttentionTask& b) {
+    return a.cost > b.cost;
+  };
+  std::sort(tiles_.begin(), tiles_.end(), longer);
+  choose_whole();
+  // As many pieces as there is room for.
+  for (size_t scale = 1; !add_tasks(scale); scale *= 2) {
+  }
+  const auto shared = tasks_.begin() + static_cast<ptrdiff_t>(whole_);
+  std::sort(tasks_.begin(), shared, longer);
+  std::sort(shared, tasks_.end(), longer);
+}
+
+// Which tiles threads do one by one. In standard attention a tile that threads share keeps its
+// scores from one barrier to the next, and those of all tiles are too many: so of a process by
+// itself all tiles are shared, if they are few, or those that are left when each thread has done
+// equally many, whichever ends first. Over ranks all wait for the maxima, and there is but the
+// question whether scores can be kept.
+void AttentionPlan::choose_whole() {
+  const size_t count = tiles_.size(), threads = limits_.threads;
+  const bool ranks = shape_.sp.count > 1;
+  whole_ = 0;
+  keeps_scores_ = false;
+  if (shape_.type == AttentionType::STREAMING) return;
+  keeps_scores_ = !ranks || scores_from(0) <= threads * limits_.score_bytes;
+  if (ranks) return;
+  whole_ = count;
+  if (threads == 1 || count >= kEnoughTiles * threads) return;
+  double best = time_of(count);
+  for (const size_t whole : {count - count % threads, size_t{0}}) {
+    if (scores_from(whole) > threads * limits_.score_bytes) continue;
+    if (const double time = time_of(whole); time < best) {
+      best = time;
+      whole_ = whole;
+    }
+  }
+}
+
+// Until the last thread ends, if the first tiles are dealt out and the others are shared.
+double AttentionPlan::time_of(size_t whole) {
+  loads_.assign(limits_.threads, 0);
+  for (size_t i = 0; i < whole; ++i) {  // a heap whose first is the least
+    std::pop_heap(loads_.begin(), loads_.end(), std::greater<>());
+    loads_.back() += tiles_[i].cost;
+    std::push_heap(loads_.begin(), loads_.end(), std::greater<>());
+  }
+  const size_t dealt = *std::max_element(loads_.begin(), loads_.end());
+  if (whole == tiles_.size()) return static_cast<double>(dealt);
+  size_t piece = 0;  // a run of keys is not cut
+  for (size_t i = whole; i < tiles_.size(); ++i)
+    piece = std::max(piece, tiles_[i].rows * std::min(sees(tiles_[i]), stripe_tokens(shape_)));
+  const size_t shared = std::max(piece, cost_from(whole) / limits_.threads);
+  const size_t barriers = whole == 0 ? 1 : 2;
+  // Shares are not quite equal.
+  return static_cast<double>(dealt + shared + shared / 16 + barriers * kBarrierCost);
+}
+
+// Tiles are shared where they would take a thread longer than what is left after them allows: so
+// the last ones to be begun are short. `scale`: how many times longer. False if the pieces have no
+// room for their states.
+bool AttentionPlan::add_tasks(size_t scale) {
+  tasks_.clear();
+  shared_.clear();
+  slots_ = states_ = scores_ = 0;
+  for (size_t i = 0; i < whole_; ++i) tasks_.push_back(tiles_[i]);
+  const size_t all = cost_from(whole_);
+  const bool standard = shape_.type == AttentionType::STANDARD, ranks = shape_.sp.count > 1;
+  const bool shares = limits_.threads > 1 && !(standard && !keeps_scores_);
+  size_t left = all;
+  for (size_t i = whole_; i < tiles_.size(); ++i) {
+    AttentionTask tile = tiles_[i];
+    const size_t wanted = kTasksPerThread * limits_.threads;
+    const double most = static_cast<double>(scale) *
+                        std::max(static_cast<double>(left) / static_cast<double>(wanted),
+                                 static_cast<double>(all) / static_cast<double>(2 * wanted));
+    left -= tile.cost;
+    const size_t stripes = shares && tile.cost > 0 ? piece_stripes(tile, most) : kStripes;
+    const bool cut = std::any_of(parts_.begin(), parts_.end(),
+                                 [&](Range part) { return length(part) > stripes; });
+    if (cut || (standard && !ranks)) {
+      if (!add_pieces(tile, stripes)) return false;
+    } else if (standard) {
+      tile.scores = scores_;
+      scores_ += score_bytes(tile);
+      tasks_.push_back(tile);
+    } else {
+      for (tile.part = 0; tile.part < parts_.size(); ++tile.part) {
+        tile.cost = tile.rows * keys_of(parts_[tile.part], sees(tile));
+        if (tile.cost > 0) tasks_.push_back(tile);
       }
     }
   }
+  return true;
 }
 
-void Attention::plan(std::span<const AttentionQueries> queries, const RowShares& shares) {
-  cut_queries(queries, shares);
-  last_row_ = shares.own().end;
-  const size_t wanted = kTasksPerThread * static_cast<size_t>(runtime_.team.size());
-  size_t tiles = 0, longest = 0, rows = kMostRows;
-  for (const AttentionQueries& q : queries_) {
-    for (size_t head = 0; head < shape_.kv_heads; ++head)
-      tiles += least_tiles(q.tokens * shape_.group_of(head));
-    longest = std::max(longest, sees(q, q.tokens - 1));
+// The most stripes of a piece; no fewer than have a key each.
+size_t AttentionPlan::piece_stripes(const AttentionTask& tile, double most_cost) const {
+  const double pieces = static_cast<double>(tile.cost) / most_cost;
+  const double stripes = static_cast<double>(own_stripes_) / std::max(pieces, 1.0);
+  const size_t runs = (sees(tile) + stripe_tokens(shape_) - 1) / stripe_tokens(shape_);
+  const size_t least = kStripes / std::min(kStripes, std::bit_ceil(runs));
+  return pieces <= 1 ? kStripes : std::max(least, std::bit_floor(static_cast<size_t>(stripes)));
+}
+
+bool AttentionPlan::add_pieces(AttentionTask tile, size_t stripes) {
+  const size_t floats = state_floats(shape_.head_dim, tile.rows);
+  tile.first_slot = slots_;
+  tile.states = states_;
+  tile.slots = 0;
+  for (const Range part : parts_)
+    tile.slots += static_cast<uint32_t>(std::max<size_t>(1, length(part) / stripes));
+  slots_ += tile.slots;
+  states_ += tile.slots * floats;
+  if (slots_ > most_slots(limits_.threads) || states_ > limits_.state_floats) return false;
+  shared_.push_back(tile);
+  tile.part_slot = 0;
+  for (tile.part = 0; tile.part < parts_.size(); ++tile.part) {
+    tile.pieces = static_cast<uint32_t>(std::max<size_t>(1, length(parts_[tile.part]) / stripes));
+    for (tile.piece = 0; tile.piece < tile.pieces; ++tile.piece) {
+      const Range range = stripes_of(tile);
+      tile.cost = tile.rows * keys_of(range, sees(tile));
+      if (tile.cost == 0) continue;
+      tile.scores = scores_;
+      scores_ += score_bytes(tile.rows, range, sees(tile));
+      tasks_.push_back(tile);
+    }
+    tile.part_slot += tile.pieces;
   }
-  choose_parts(tiles, longest);
-  keeps_states_ = states_.ranks() > 1 || states_.own_parts().size() > 1;
-  if (shape_.type == AttentionType::STREAMING)
-    while (2 * rows <= kMostQueries && tiles * kMostRows / (2 * rows) >= wanted) rows *= 2;
-  if (keeps_states_) states_.plan(chunks_, shares);
-  tasks_.clear();
-  joins_.clear();
-  for (size_t chunk = 0; chunk < queries_.size(); ++chunk) add_tasks(chunk, rows);
-  // The longest first, so that the last ones to end are short. Which thread takes what, and when,
-  // changes no bit.
-  std::sort(tasks_.begin(), tasks_.end(),
-            [](const Task& a, const Task& b) { return a.cost > b.cost; });
-  for (TaskCounter& counter : next_task_) counter.reset();
-  next_join_.reset();
+  return true;
 }
 
 }  // namespace rill

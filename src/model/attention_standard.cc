@@ -1,7 +1,6 @@
 // SPDX-License-Identifier: Apache-2.0
 // Standard attention: tiles keep the scores of all their keys.
 #include <algorithm>
-#include <cstring>
 #include <limits>
 
 #include "model/attention.h"
@@ -10,96 +9,184 @@
 
 namespace rill {
 
-// One tile's scores, and with them its sums, block by block of 64 keys, as far as this rank has the
-// keys.
+// A task's scores, and with them its sums, by blocks of 64 keys. The scores of a subtree of the
+// stripes stand one after the other.
 class Attention::Rows {
  public:
-  Rows(const Attention& attention, const Task& task, size_t layer, std::byte* scratch)
+  Rows(const Attention& attention, const Task& task, size_t layer, std::byte* scores)
       : attention_(attention),
         kernels_(attention.runtime_.kernels),
+        task_(task),
         tile_(attention.tile_of(task)),
         layer_(layer),
-        scores_(lay_out_thread(attention.shape_, attention.most_context_, scratch).scores) {
+        step_(stripe_tokens(attention.shape_)),
+        scores_(scores) {
     std::fill_n(maximum_, 16, -std::numeric_limits<float>::infinity());
   }
 
   // The scores of all keys, and their maximum.
   void score() {
-    for (size_t key = 0; key < tile_.most; key += kBlockTokens)
-      if (attention_.holds(key))
-        run(key,
-            [&](const AttentionTile& keys, float* to) { kernels_.scores(keys, to, maximum_); });
+    each_subtree([&](size_t, Range stripes, std::byte* scores) {
+      const SubtreeKeys keys(stripes, step_, tile_.most);
+      visit(keys, keys.first(), keys.stride(), scores,
+            [&](const AttentionTile& tile, float* to) { kernels_.scores(tile, to, maximum_); });
+    });
   }
-  // Adds the keys of a stripe, from nothing.
-  void accumulate(size_t stripe, SoftmaxState state) {
-    const size_t step = stripe_tokens(attention_.shape_);
-    std::memset(state.m, 0, state_floats(attention_.shape_.head_dim, kMostRows) * sizeof(float));
-    std::copy_n(maximum_, kMostRows, state.m);
-    for (size_t start = stripe * step; start < tile_.most; start += kStripes * step)
-      for (size_t key = start; key < std::min(tile_.most, start + step); key += kBlockTokens)
-        run(key, [&](const AttentionTile& keys, float* from) {
-          kernels_.accumulate(keys, from, state);
-        });
+  // Adds the keys of a stripe of a subtree, from nothing.
+  void accumulate(Range stripes, size_t stripe, std::byte* scores, SoftmaxState state) const {
+    std::copy_n(maximum_, tile_.rows, state.m);
+    std::fill_n(state.l, tile_.rows * kPanel, 0.0f);
+    std::fill_n(state.o, tile_.rows * round_up(attention_.shape_.head_dim, kPanel), 0.0f);
+    visit({stripes, step_, tile_.most}, stripe, kStripes, scores,
+          [&](const AttentionTile& tile, float* from) { kernels_.accumulate(tile, from, state); });
+  }
+  // Calls f(part, its stripes or a piece of them, their scores) as far as there are keys.
+  template <class F>
+  void each_subtree(const F& f) const {
+    if (task_.part != Task::kAllParts) return f(task_.part, plan().stripes_of(task_), scores_);
+    std::byte* scores = scores_;
+    const std::vector<Range>& parts = attention_.states_.own_parts();
+    for (size_t part = 0; part < parts.size(); ++part) {
+      if (!attention_.states_.present(parts[part], tile_.most)) continue;
+      f(part, parts[part], scores);
+      scores += plan().score_bytes(tile_.rows, parts[part], tile_.most);
+    }
   }
   float* maximum() { return maximum_; }
+  const float* maximum() const { return maximum_; }
+  const Task& task() const { return task_; }
   const Tile& tile() const { return tile_; }
 
  private:
+  const AttentionPlan& plan() const { return attention_.plan_; }
+
+  // Runs of keys, every so many from the first on.
   template <class Use>
-  void run(size_t key, const Use& use) {
+  void visit(const SubtreeKeys& keys, size_t first, size_t stride, std::byte* scores,
+             const Use& use) const {
+    for (size_t run = first; run * step_ < tile_.most; run += stride) {
+      const size_t end = std::min(tile_.most, (run + 1) * step_);
+      for (size_t key = run * step_; key < end; key += kBlockTokens) {
+        const size_t next = key + kBlockTokens < end ? key + kBlockTokens : (run + stride) * step_;
+        meet(key, next < tile_.most ? next : key,
+             reinterpret_cast<float*>(scores +
+                                      attention_scratch_bytes(keys.before(key), tile_.rows)),
+             use);
+      }
+    }
+  }
+  template <class Use>
+  void meet(size_t key, size_t next, float* scores, const Use& use) const {
     const Range keys = {key, std::min(key + kBlockTokens, last_key(attention_.shape_, tile_.most))};
-    const size_t next = key + kBlockTokens;
-    const bool more = next < tile_.most && attention_.holds(next);
     KeyBlocks blocks;
-    blocks.find(*tile_.queries->sequence, layer_, tile_.kv_head, keys, more ? next : key);
+    blocks.find(*tile_.queries->sequence, layer_, tile_.kv_head, keys, next);
     int32_t visible[kMostRows];
-    use(tile_.over(attention_.shape_, keys, blocks, visible),
-        reinterpret_cast<float*>(scores_ + attention_scratch_bytes(key, tile_.rows)));
+    use(tile_.over(attention_.shape_, keys, blocks, visible), scores);
   }
 
   const Attention& attention_;
   const Kernels& kernels_;
+  const Task& task_;
   Tile tile_;
-  size_t layer_;
+  size_t layer_, step_;
   std::byte* scores_;
   alignas(64) float maximum_[16];
 };
 
-// The rows' maxima over the keys of all ranks. The scores are computed again afterwards: those of
-// all tiles together would not fit.
-void Attention::settle_maxima(Worker& worker, size_t layer, std::byte* scratch) {
-  const auto count = static_cast<size_t>(worker.count());
-  for (size_t i = static_cast<size_t>(worker.index()); i < tasks_.size(); i += count) {
-    Rows rows(*this, tasks_[i], layer, scratch);
-    rows.score();
+// Threads that share a tile look for its rows' maxima in the places of their states, and leave them
+// there until the next layer.
+void Attention::put_maxima(const Rows& rows) {
+  const Task& task = rows.task();
+  if (task.slots > 0)
+    std::copy_n(rows.maximum(), task.rows, partial_.state(pieces_of(task), task.piece).m);
+  else
     states_.put_maxima(place_of(rows.tile()), rows.maximum());
-  }
-  worker.barrier();
-  if (worker.first()) states_.share_maxima();
-  worker.barrier();
 }
 
-void Attention::standard(const Task& task, size_t layer, std::byte* scratch, const Output& out) {
-  Rows rows(*this, task, layer, scratch);
-  rows.score();
-  const Tile& tile = rows.tile();
-  if (states_.ranks() > 1) states_.get_maxima(place_of(tile), rows.maximum());
-  float* states = lay_out_thread(shape_, most_context_, scratch).states;
-  const std::vector<Range>& parts = states_.own_parts();
-  for (size_t part = 0; part < parts.size(); ++part) {
-    if (!states_.present(parts[part], tile.most)) continue;
-    StripeTree tree(states, shape_.head_dim, kMostRows);
-    for (size_t i = parts[part].begin; i < parts[part].end;) {
-      rows.accumulate(stripe_at(i), tree.own());
-      do ++i;
-      while (i < parts[part].end && stripe_at(i) * stripe_tokens(shape_) >= tile.most);
-      join(tree.close(i - parts[part].begin), tile.rows, runtime_.kernels.add);
-    }
-    if (keeps_states_)
-      states_.put(place_of(tile), part, tree.root());
-    else
-      finish(tile, tree.root(), out);
+void Attention::gather_maxima(const Task& tile, float* maxima) const {
+  const PartialStates::Subtree slots = {tile.first_slot, tile.states, tile.rows, tile.slots};
+  for (size_t slot = 0; slot < tile.slots; ++slot) {
+    const float* const m = partial_.state(slots, slot).m;
+    for (size_t r = 0; r < tile.rows; ++r) maxima[r] = std::max(maxima[r], m[r]);
   }
+}
+
+// Pieces without keys have no task, so their maxima stay.
+void Attention::forget_maxima() {
+  for (const Task& tile : plan_.shared()) {
+    const PartialStates::Subtree slots = {tile.first_slot, tile.states, tile.rows, tile.slots};
+    for (size_t slot = 0; slot < tile.slots; ++slot)
+      std::fill_n(partial_.state(slots, slot).m, tile.rows,
+                  -std::numeric_limits<float>::infinity());
+  }
+}
+
+// The rows' maxima over the keys of all ranks; by one thread.
+void Attention::settle_maxima() {
+  for (const Task& task : plan_.shared()) {
+    float maxima[kMostRows];
+    std::fill_n(maxima, kMostRows, -std::numeric_limits<float>::infinity());
+    gather_maxima(task, maxima);
+    states_.put_maxima(place_of(tile_of(task)), maxima);
+  }
+  states_.share_maxima();
+}
+
+// A tile that a thread has by itself it takes from its scores to the end. Where threads share it,
+// or other ranks have keys, all scores are there before the first sum; those of tiles that have
+// no room together are computed twice.
+void Attention::standard(Worker& worker, size_t layer, const Output& out) {
+  const std::span<const Task> tasks = plan_.tasks();
+  const bool ranks = states_.ranks() > 1, keep = plan_.keeps_scores();
+  std::byte* const scratch = thread_scratch(worker);
+  std::byte* const own =
+      scratch_.scores + static_cast<size_t>(worker.index()) * plan_.thread_score_bytes();
+  deal(worker, layer, Phase::WHOLE, tasks.first(plan_.whole()), [&](const Task& task) {
+    Rows rows(*this, task, layer, own);
+    rows.score();
+    sum(rows, scratch, out);
+  });
+  if (plan_.whole() == tasks.size() && !ranks) return;
+  if (plan_.whole() > 0) worker.barrier();  // its scores are where the others' are to be
+  const auto scores = [&](const Task& task) { return keep ? scratch_.scores + task.scores : own; };
+  deal(worker, layer, Phase::SCORES, tasks.subspan(plan_.whole()), [&](const Task& task) {
+    Rows rows(*this, task, layer, scores(task));
+    rows.score();
+    put_maxima(rows);
+  });
+  worker.barrier();
+  if (ranks) {
+    if (worker.first()) settle_maxima();
+    worker.barrier();
+  }
+  deal(worker, layer, Phase::SUMS, tasks.subspan(plan_.whole()), [&](const Task& task) {
+    Rows rows(*this, task, layer, scores(task));
+    if (!keep) rows.score();
+    if (ranks)
+      states_.get_maxima(place_of(rows.tile()), rows.maximum());
+    else
+      gather_maxima(task, rows.maximum());
+    sum(rows, scratch, out);
+  });
+}
+
+// A task's state, from its scores and the rows' maxima.
+void Attention::sum(const Rows& rows, std::byte* scratch, const Output& out) {
+  const Tile& tile = rows.tile();
+  float* const states = lay_out_thread(shape_, scratch).states;
+  rows.each_subtree([&](size_t part, Range stripes, std::byte* scores) {
+    StripeTree tree(states, shape_.head_dim, tile.rows);
+    for (size_t i = stripes.begin; i < stripes.end;) {
+      rows.accumulate(stripes, stripe_at(i), scores, tree.own());
+      do ++i;
+      while (i < stripes.end && stripe_at(i) * stripe_tokens(shape_) >= tile.most);
+      join(tree.close(i - stripes.begin), tile.rows);
+    }
+    if (rows.task().slots > 0)
+      bring(rows.task(), tile, tree.root(), out);
+    else
+      deliver(tile, part, tree.root(), out);
+  });
 }
 
 }  // namespace rill

@@ -82,10 +82,10 @@ size_t next_visits(BlockWalk& walk, bool together, size_t block_size, size_t see
 }  // namespace
 
 void Attention::stream(const Task& task, size_t layer, std::byte* scratch, const Output& out) {
-  const ThreadScratch mine = lay_out_thread(shape_, most_context_, scratch);
+  const ThreadScratch mine = lay_out_thread(shape_, scratch);
   const Tile tile = tile_of(task);
   const size_t rows = tile_rows(tile.rows);
-  BlockWalk walk(states_.own_parts()[task.part], std::max<size_t>(kMostLanes * kMostRows / rows, 1),
+  BlockWalk walk(plan_.stripes_of(task), std::max<size_t>(kMostLanes * kMostRows / rows, 1),
                  stripe_tokens(shape_), shape_.block_size, tile.most);
   std::array<std::optional<Pass>, kMostLanes> lanes;
   for (size_t i = 0; i < walk.lanes(); ++i)
@@ -122,10 +122,7 @@ void Attention::stream(const Task& task, size_t layer, std::byte* scratch, const
     for (size_t i = 0; i < walk.lanes(); i += 2 * apart)
       if (states[i + apart])  // its stripes' keys come after those of the i-th
         runtime_.kernels.merge(*states[i], *states[i + apart], tile.rows, shape_.head_dim);
-  if (!keeps_states_)
-    finish(tile, *states[0], out);
-  else if (states[0])
-    states_.put(place_of(tile), task.part, *states[0]);
+  bring(task, tile, *states[0], out);
 }
 
 }  // namespace rill

@@ -14,8 +14,6 @@ namespace rill {
 /// Lanes of stripes that a task of a few rows (decode) visits side by side: so it reads longer runs
 /// of memory. Tasks of more rows have fewer, down to one.
 constexpr size_t kMostLanes = kMostTogether;
-/// Tasks a thread should have to choose from, so that none waits long for the last.
-constexpr size_t kTasksPerThread = 4;
 
 // Tiles of kMostRows rows, the least that it pays to cut queries into.
 inline size_t least_tiles(size_t folded_rows) {
@@ -30,22 +28,26 @@ inline size_t stripe_tokens(const AttentionShape& shape) {
   return stripe_length(shape.block_size);
 }
 
-// Subtrees whose states are kept apart: plan() splits only when there are fewer tiles than wanted
-// tasks, and then into less than twice as many as wanted.
-inline size_t most_partial(int threads) {
-  return 2 * kTasksPerThread * static_cast<size_t>(threads);
+// Floats of the states of pieces of tiles: as many tiles of kMostRows rows as plans want tasks,
+// each cut into two.
+inline size_t partial_floats(const AttentionShape& shape, size_t threads) {
+  return 2 * kTasksPerThread * threads * state_floats(shape.head_dim, kMostRows);
+}
+
+// Bytes of the scores of one thread's tile of standard attention.
+inline size_t thread_score_bytes(const AttentionShape& shape, size_t most_context) {
+  return shape.type == AttentionType::STANDARD ? attention_scratch_bytes(most_context, kMostRows)
+                                               : 0;
 }
 
 // One thread's scratch.
 struct ThreadScratch {
   float* states;      // [lanes][kLiveStates]
   std::byte* kernel;  // AttentionTile::scratch (streaming)
-  std::byte* scores;  // of the whole context (standard)
   size_t bytes;
 };
 
-inline ThreadScratch lay_out_thread(const AttentionShape& shape, size_t most_context,
-                                    std::byte* base) {
+inline ThreadScratch lay_out_thread(const AttentionShape& shape, std::byte* base) {
   Arena arena(base);
   const bool streaming = shape.type == AttentionType::STREAMING;
   ThreadScratch s{};
@@ -57,8 +59,6 @@ inline ThreadScratch lay_out_thread(const AttentionShape& shape, size_t most_con
       streaming ? attention_scratch_bytes(shape.block_size, kMostQueries) +
                       widened_bytes(shape.kv, shape.operand, shape.head_dim, shape.block_size)
                 : 0);
-  s.scores =
-      arena.take<std::byte>(streaming ? 0 : attention_scratch_bytes(most_context, kMostRows));
   s.bytes = arena.used();
   return s;
 }
@@ -121,5 +121,15 @@ struct Attention::Tile {
     return tile;
   }
 };
+
+template <class Body>
+void Attention::deal(Worker& worker, size_t layer, Phase phase, std::span<const Task> tasks,
+                     const Body& body) {
+  TaskCounter& next = next_task_[layer % 2][static_cast<size_t>(phase)];
+  for (size_t i = next.next(); i < tasks.size(); i = next.next()) {
+    body(tasks[i]);
+    if (worker.first()) runtime_.ranks.progress();
+  }
+}
 
 }  // namespace rill

@@ -6,6 +6,7 @@
 #include <cassert>
 #include <cstddef>
 
+#include "base/range.h"
 #include "kernels/kernels.h"
 
 namespace rill {
@@ -29,6 +30,34 @@ constexpr size_t stripe_length(size_t block_size) {
 constexpr size_t tree_place(size_t run) {
   return stripe_at(run % kStripes);
 }
+
+/// The keys [0, most) of a subtree of stripes: its stripes' numbers agree in their low bits, so
+/// that its runs of `step` keys lie equally far apart.
+class SubtreeKeys {
+ public:
+  /// `stripes`: 2^n from a multiple of 2^n on, counted in tree order.
+  SubtreeKeys(Range stripes, size_t step, size_t most)
+      : first_(stripe_at(stripes.begin)),
+        stride_(kStripes / (stripes.end - stripes.begin)),
+        step_(step),
+        most_(most) {}
+
+  /// The number of the first run, and of runs from one to the next.
+  size_t first() const { return first_; }
+  size_t stride() const { return stride_; }
+  /// How many keys of the subtree come before `key`, which is one of them.
+  size_t before(size_t key) const { return (key / step_ - first_) / stride_ * step_ + key % step_; }
+  size_t count() const {
+    const size_t runs = (most_ + step_ - 1) / step_;
+    if (first_ >= runs) return 0;
+    const size_t last = runs - 1 - (runs - 1 - first_) % stride_;
+    const size_t end = (last + 1) * step_;
+    return before(last * step_) + step_ - (end > most_ ? end - most_ : 0);
+  }
+
+ private:
+  size_t first_, stride_, step_, most_;
+};
 
 /// What a stripe's state is joined with: first with earlier[0], the result with earlier[1], and so
 /// on. The last result goes to `target`, which is the last of them if there is any.
