@@ -9,11 +9,16 @@
 namespace rill {
 namespace {
 
-// Threads that begin a tile each in turn wait for the last; with so many tiles a thread it does not
-// pay to share them.
+// With so many tiles a thread, none waits long for the last.
 constexpr size_t kEnoughTiles = 8;
-// What threads could do while they meet at a barrier.
+// Pairs of a query and a key that a thread meets while others come to a barrier.
 constexpr size_t kBarrierCost = 256;
+
+// A pair of a query and a key in a streaming tile of so many rows, beside one in a tile of
+// kMostRows: keys and values are widened and read for all of them at once (measured, AVX-512).
+double relative_time(size_t rows) {
+  return rows == kMostRows ? 1 : rows == 2 * kMostRows ? 0.88 : rows == 4 * kMostRows ? 0.82 : 0.78;
+}
 
 }  // namespace
 
@@ -66,22 +71,9 @@ size_t AttentionPlan::scores_from(size_t first) const {
   return bytes;
 }
 
-// Tiles of more rows read keys and values less often, and streaming attention has room for them:
-// as many as leave enough tiles for all threads.
-size_t AttentionPlan::rows_of_tiles(std::span<const AttentionQueries> queries) const {
-  if (shape_.type == AttentionType::STANDARD) return kMostRows;
-  const size_t wanted = kTasksPerThread * limits_.threads;
-  size_t tiles = 0, rows = kMostRows;
-  for (const AttentionQueries& q : queries)
-    for (size_t head = 0; head < shape_.kv_heads; ++head)
-      tiles += least_tiles(q.tokens * shape_.group_of(head));
-  while (2 * rows <= kMostQueries && tiles * kMostRows / (2 * rows) >= wanted) rows *= 2;
-  return rows;
-}
-
-void AttentionPlan::add_tiles(size_t chunk, size_t rows, bool join) {
-  // Of rows without a key on this rank too.
-  const bool tells_maxima = shape_.type == AttentionType::STANDARD && shape_.sp.count > 1;
+// Calls f(a tile) for all tiles of up to `rows` rows of some queries.
+template <class F>
+void AttentionPlan::each_tile(size_t chunk, size_t rows, const F& f) const {
   for (size_t head = 0; head < shape_.kv_heads; ++head) {
     const size_t all = queries_[chunk].tokens * shape_.group_of(head);
     for (size_t first = 0; first < all; first += rows) {
@@ -92,31 +84,71 @@ void AttentionPlan::add_tiles(size_t chunk, size_t rows, bool join) {
       tile.rows = static_cast<uint32_t>(std::min(rows, all - first));
       tile.part = AttentionTask::kAllParts;
       tile.pieces = 1;
-      for (const Range part : parts_) tile.cost += tile.rows * keys_of(part, sees(tile));
-      if (tile.cost > 0 || tells_maxima) tiles_.push_back(tile);
-      if (join) joins_.push_back(tile);
+      f(tile);
     }
   }
 }
 
 void AttentionPlan::cut(std::span<const AttentionQueries> queries, Range own) {
   queries_ = queries;
-  tiles_.clear();
   joins_.clear();
-  const size_t rows = rows_of_tiles(queries);
-  for (size_t chunk = 0; chunk < queries.size(); ++chunk)
-    add_tiles(chunk, rows, shape_.sp.count > 1 && in_range(own, queries[chunk].row));
+  if (shape_.sp.count > 1)
+    for (size_t chunk = 0; chunk < queries.size(); ++chunk)
+      if (in_range(own, queries[chunk].row))
+        each_tile(chunk, kMostRows, [&](const AttentionTask& tile) { joins_.push_back(tile); });
+  if (shape_.type == AttentionType::STANDARD) return cut_tiles(kMostRows);
+  size_t most = 0;  // rows of a KV head
+  for (const AttentionQueries& q : queries)
+    for (size_t head = 0; head < shape_.kv_heads; ++head)
+      most = std::max(most, q.tokens * shape_.group_of(head));
+  // The largest that are needed, or smaller ones if the last thread ends sooner with them.
+  size_t rows = std::min(kMostQueries, tile_rows(most)), best_rows = rows;
+  double best = 0;
+  for (;; rows /= 2) {
+    cut_tiles(rows);
+    // Not all threads are equally fast: where the first task to be begun is long, others wait more.
+    const size_t end = tasks_.empty() ? 0 : makespan(tasks_) + tasks_.front().cost / 4;
+    const double time = relative_time(rows) * static_cast<double>(end);
+    if (best == 0 || time < best) {
+      best = time;
+      best_rows = rows;
+    }
+    if (rows == kMostRows || tiles_.size() >= kEnoughTiles * limits_.threads) break;
+  }
+  if (best_rows != rows) cut_tiles(best_rows);
+}
+
+// With tiles of up to so many rows.
+void AttentionPlan::cut_tiles(size_t rows) {
+  // Over ranks also the maxima of rows without a key on this one are asked for.
+  const bool all = shape_.type == AttentionType::STANDARD && shape_.sp.count > 1;
+  tiles_.clear();
+  for (size_t chunk = 0; chunk < queries_.size(); ++chunk)
+    each_tile(chunk, rows, [&](AttentionTask tile) {
+      for (const Range part : parts_) tile.cost += tile.rows * keys_of(part, sees(tile));
+      if (tile.cost > 0 || all) tiles_.push_back(tile);
+    });
   const auto longer = [](const AttentionTask& a, const AttentionTask& b) {
     return a.cost > b.cost;
   };
   std::sort(tiles_.begin(), tiles_.end(), longer);
   choose_whole();
   // As many pieces as there is room for.
-  for (size_t scale = 1; !add_tasks(scale); scale *= 2) {
+  for (double scale = 1; !add_tasks(scale); scale *= 1.25) {
   }
-  const auto shared = tasks_.begin() + static_cast<ptrdiff_t>(whole_);
-  std::sort(tasks_.begin(), shared, longer);
-  std::sort(shared, tasks_.end(), longer);
+  if (shared_.empty() && parts_.size() == 1) return;  // tasks are tiles
+  std::sort(tasks_.begin() + static_cast<ptrdiff_t>(whole_), tasks_.end(), longer);
+}
+
+// Until the last thread ends, if each takes the next task as it becomes free.
+size_t AttentionPlan::makespan(std::span<const AttentionTask> tasks) {
+  loads_.assign(limits_.threads, 0);
+  for (const AttentionTask& task : tasks) {  // a heap whose first is the least
+    std::pop_heap(loads_.begin(), loads_.end(), std::greater<>());
+    loads_.back() += task.cost;
+    std::push_heap(loads_.begin(), loads_.end(), std::greater<>());
+  }
+  return *std::max_element(loads_.begin(), loads_.end());
 }
 
 // Which tiles threads do one by one. In standard attention a tile that threads share keeps its
@@ -146,13 +178,7 @@ void AttentionPlan::choose_whole() {
 
 // Until the last thread ends, if the first tiles are dealt out and the others are shared.
 double AttentionPlan::time_of(size_t whole) {
-  loads_.assign(limits_.threads, 0);
-  for (size_t i = 0; i < whole; ++i) {  // a heap whose first is the least
-    std::pop_heap(loads_.begin(), loads_.end(), std::greater<>());
-    loads_.back() += tiles_[i].cost;
-    std::push_heap(loads_.begin(), loads_.end(), std::greater<>());
-  }
-  const size_t dealt = *std::max_element(loads_.begin(), loads_.end());
+  const size_t dealt = makespan(std::span(tiles_).first(whole));
   if (whole == tiles_.size()) return static_cast<double>(dealt);
   size_t piece = 0;  // a run of keys is not cut
   for (size_t i = whole; i < tiles_.size(); ++i)
@@ -163,25 +189,26 @@ double AttentionPlan::time_of(size_t whole) {
   return static_cast<double>(dealt + shared + shared / 16 + barriers * kBarrierCost);
 }
 
-// Tiles are shared where they would take a thread longer than what is left after them allows: so
-// the last ones to be begun are short. `scale`: how many times longer. False if the pieces have no
-// room for their states.
-bool AttentionPlan::add_tasks(size_t scale) {
+// Tiles are shared where they would take a thread longer than half of what is then left for each:
+// so the last ones to be begun are short; but not into shorter pieces than an eighth of its whole
+// work. `scale`: how many times longer. False if the pieces have no room for their states.
+bool AttentionPlan::add_tasks(double scale) {
   tasks_.clear();
   shared_.clear();
   slots_ = states_ = scores_ = 0;
   for (size_t i = 0; i < whole_; ++i) tasks_.push_back(tiles_[i]);
   const size_t all = cost_from(whole_);
+  const auto threads = static_cast<double>(limits_.threads);
   const bool standard = shape_.type == AttentionType::STANDARD, ranks = shape_.sp.count > 1;
   const bool shares = limits_.threads > 1 && !(standard && !keeps_scores_);
   size_t left = all;
   for (size_t i = whole_; i < tiles_.size(); ++i) {
     AttentionTask tile = tiles_[i];
-    const size_t wanted = kTasksPerThread * limits_.threads;
-    const double most = static_cast<double>(scale) *
-                        std::max(static_cast<double>(left) / static_cast<double>(wanted),
-                                 static_cast<double>(all) / static_cast<double>(2 * wanted));
+    // When a thread begins this tile, others are at work on it; half of it stands for them.
     left -= tile.cost;
+    const double after = static_cast<double>(left) + 0.5 * static_cast<double>(tile.cost);
+    const double most =
+        scale * std::max(after / (2 * threads), static_cast<double>(all) / (8 * threads));
     const size_t stripes = shares && tile.cost > 0 ? piece_stripes(tile, most) : kStripes;
     const bool cut = std::any_of(parts_.begin(), parts_.end(),
                                  [&](Range part) { return length(part) > stripes; });

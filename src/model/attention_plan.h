@@ -55,9 +55,6 @@ struct AttentionQueries {
   }
 };
 
-/// Tasks a thread should have to choose from, so that none waits long for the last.
-constexpr size_t kTasksPerThread = 4;
-
 /// Some rows of one sequence and KV head (a tile) against some of this rank's keys. Rows are
 /// (token, head of the group), folded.
 struct AttentionTask {
@@ -101,7 +98,8 @@ class AttentionPlan {
   bool keeps_scores() const { return keeps_scores_; }
   /// The tiles that threads share, of which the tasks are pieces.
   const std::vector<AttentionTask>& shared() const { return shared_; }
-  /// The tiles of `own` rows, if there are other ranks.
+  /// If there are other ranks, the tiles of `own` rows, of kMostRows rows each. Ranks may have cut
+  /// theirs larger: a part with keys for a small tile has some for the large one that it lies in.
   const std::vector<AttentionTask>& joins() const { return joins_; }
 
   /// The stripes of a task's part, or of its piece of it.
@@ -115,14 +113,16 @@ class AttentionPlan {
 
  private:
   size_t sees(const AttentionTask& tile) const;
-  size_t rows_of_tiles(std::span<const AttentionQueries> queries) const;
-  void add_tiles(size_t chunk, size_t rows, bool join);
+  void cut_tiles(size_t rows);
+  size_t makespan(std::span<const AttentionTask> tasks);
+  template <class F>
+  void each_tile(size_t chunk, size_t rows, const F& f) const;
   size_t score_bytes(const AttentionTask& tile) const;
   size_t cost_from(size_t first) const;
   size_t scores_from(size_t first) const;
   void choose_whole();
   double time_of(size_t whole);
-  bool add_tasks(size_t scale);
+  bool add_tasks(double scale);
   size_t piece_stripes(const AttentionTask& tile, double most_cost) const;
   bool add_pieces(AttentionTask tile, size_t stripes);
 

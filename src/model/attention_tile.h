@@ -28,10 +28,11 @@ inline size_t stripe_tokens(const AttentionShape& shape) {
   return stripe_length(shape.block_size);
 }
 
-// Floats of the states of pieces of tiles: as many tiles of kMostRows rows as plans want tasks,
-// each cut into two.
+// Floats of the states of pieces of tiles that threads share: so many a thread of kMostRows rows.
+// Streaming tiles may have more rows; so small ones need not be made that there are enough.
 inline size_t partial_floats(const AttentionShape& shape, size_t threads) {
-  return 2 * kTasksPerThread * threads * state_floats(shape.head_dim, kMostRows);
+  const size_t pieces = shape.type == AttentionType::STREAMING ? 16 : 8;
+  return threads > 1 ? pieces * threads * state_floats(shape.head_dim, kMostRows) : 0;
 }
 
 // Bytes of the scores of one thread's tile of standard attention.

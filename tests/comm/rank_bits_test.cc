@@ -77,6 +77,13 @@ TEST_P(RankBits, SequenceParallel) {
   expect_same({1, 64}, {.threads = 1, .chunk = 100});
 }
 
+// Threads of a rank share tiles of attention.
+TEST_P(RankBits, SequenceParallelOnManyThreads) {
+  expect_same({1, 2}, {.threads = 8, .chunk = 20, .singles = 3});
+  expect_same({1, 3}, {.threads = 5, .chunk = 325, .singles = 3});
+  expect_same({2, 2}, {.threads = 3, .chunk = 100, .singles = 3});
+}
+
 TEST_P(RankBits, Both) {
   for (const auto& [tp, sp] : {std::pair{2, 2}, {2, 3}, {3, 2}, {4, 2}, {2, 4}, {8, 2}, {5, 3}})
     expect_same({tp, sp}, {.threads = 1});

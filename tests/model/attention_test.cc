@@ -140,6 +140,27 @@ TEST(AttentionThreads, ChangeNoBit) {
       }
 }
 
+// A head or a few for many threads: they share tiles, of standard attention too.
+TEST(AttentionThreads, ShareFewHeads) {
+  const AttentionCase cases[] = {{1, 1, 128, 1, 6000, 5999},
+                                 {1, 1, 16, 1, 100, 99},
+                                 {3, 1, 32, 17, 1500, 1483},
+                                 {4, 2, 16, 40, 700, 0, false}};
+  for (const AttentionType type : {AttentionType::STANDARD, AttentionType::STREAMING})
+    for (const size_t block : {64, 256})
+      for (const AttentionCase& c : cases) {
+        const Inputs in(c);
+        const ArithmeticOptions options = {
+            .compute = ComputeType::BF16, .attention = type, .block_size = block};
+        const std::vector<float> expected = twin(c, in, options);
+        for (const int threads : {1, 2, 3, 5, 8, 16}) {
+          SCOPED_TRACE(testing::Message() << to_string(type) << ", block " << block << ", keys "
+                                          << c.kv_tokens << ", threads " << threads);
+          expect_same(ours(c, in, options, threads), expected);
+        }
+      }
+}
+
 TEST(AttentionIsa, ChangesNoBit) {
   const AttentionCase c = {6, 2, 80, 30, 330, 300};
   const Inputs in(c);
@@ -203,6 +224,26 @@ TEST(AttentionRefusals, NameWhatIsWrong) {
   expect_error([&] { run({}); }, {"head_dim", "15", "even"});
   p.head_dim = 16, p.kv_tokens = 0;
   expect_error([&] { run({}); }, {"no keys"});
+}
+
+// The keys of subtrees, counted one by one.
+TEST(StripeOrder, SubtreesHaveEveryKey) {
+  for (const size_t step : {64, 256})
+    for (const size_t most : {1, 64, 65, 1000, 4096, 4097, 20000, 70000})
+      for (size_t stripes = 1; stripes <= kStripes; stripes *= 2)
+        for (size_t begin = 0; begin < kStripes; begin += stripes) {
+          const SubtreeKeys keys({begin, begin + stripes}, step, most);
+          size_t count = 0, runs = 0;
+          for (size_t key = 0; key < most; ++key) {
+            const size_t place = tree_place(key / step);
+            if (place < begin || place >= begin + stripes) continue;
+            ASSERT_EQ(keys.before(key), count++);
+            if (key % step == 0) {
+              ASSERT_EQ(key / step, keys.first() + runs++ * keys.stride());
+            }
+          }
+          ASSERT_EQ(keys.count(), count);
+        }
 }
 
 // The tree as the page writes it, on words: which stripes are joined, in which order, whatever
