@@ -10,6 +10,7 @@
 #include <vector>
 
 #include "base/error.h"
+#include "base/topology.h"
 #include "comm/launcher.h"
 #include "comm/meeting.h"
 
@@ -44,6 +45,9 @@ int ranks_on_machine(MPI_Comm comm) {
   return size;
 }
 
+// Of the whole job, on this machine.
+int all_ranks_here = 1;
+
 // A window of MPI-3. The first part begins with the place where the ranks meet, and so the others
 // have room for one.
 class Window final : public SharedMemory {
@@ -71,7 +75,7 @@ class Window final : public SharedMemory {
       parts_.push_back(static_cast<std::byte*>(base) + (kLine - address % kLine) % kLine);
     }
     meeting_.emplace(*reinterpret_cast<MeetingPlace*>(parts_[0]),
-                     static_cast<uint32_t>(parts_.size()));
+                     static_cast<uint32_t>(parts_.size()), all_ranks_here > machine_cores());
     MPI_Barrier(comm);  // the zeros are there
   }
   // Freeing waits for the other ranks, and who is on the way out with an error must not.
@@ -210,6 +214,7 @@ class World {
     MPI_Init_thread(nullptr, nullptr, MPI_THREAD_FUNNELED, &provided);
     if (provided < MPI_THREAD_FUNNELED)
       fail("this MPI allows no threads (MPI_THREAD_FUNNELED) in its ranks; take one that does");
+    all_ranks_here = ranks_on_machine(MPI_COMM_WORLD);
   }
   World(const World&) = delete;
   World& operator=(const World&) = delete;

@@ -25,7 +25,7 @@ struct Shared {
 // Rounds of writing and of reading what all have written; in some of them one process is so late
 // that the others sleep.
 void take_part(Shared& shared, uint32_t me, uint32_t count, uint64_t rounds) {
-  Meeting meeting(shared.place, count);
+  Meeting meeting(shared.place, count, true);
   const auto nothing = [] {};
   for (uint64_t round = 1; round <= rounds; ++round) {
     if (round % 50 == me) std::this_thread::sleep_for(std::chrono::milliseconds(3));
@@ -64,9 +64,9 @@ TEST(Meeting, CallsWhatIsToBeDoneMeanwhile) {
   std::atomic<int> calls{0};
   std::thread late([&] {
     while (calls < 3) std::this_thread::yield();
-    Meeting(place, 2).wait([] {});
+    Meeting(place, 2, true).wait([] {});
   });
-  Meeting(place, 2).wait([&] { ++calls; });
+  Meeting(place, 2, true).wait([&] { ++calls; });
   late.join();
   EXPECT_GE(calls, 3);
 }
