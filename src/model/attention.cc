@@ -65,7 +65,7 @@ Attention::Attention(const AttentionShape& shape, Runtime runtime, size_t most_r
               "the scratch of attention"),
       scratch_(lay_out(shape, runtime.kernels, runtime.team.size(), most_rows, most_context,
                        memory_.data())),
-      states_(runtime.ranks, state_sizes(shape, most_rows), nullptr),
+      states_(runtime.ranks, state_sizes(shape, most_rows)),
       plan_(shape, states_.own_parts(),
             plan_limits(shape, static_cast<size_t>(runtime.team.size()), most_rows, most_context)),
       partial_(scratch_.partial, shape.head_dim,

@@ -22,16 +22,15 @@ StateTransport::Sizes transport_sizes(size_t ranks, const StateRanks::Sizes& siz
 
 }  // namespace
 
-StateRanks::StateRanks(const Ranks& ranks, const Sizes& sizes, float* alone)
+StateRanks::StateRanks(const Ranks& ranks, const Sizes& sizes)
     : me_(ranks.sp_place()),
       stripe_tokens_(sizes.stripe_tokens),
       width_(round_up(sizes.head_dim, kPanel)),
       row_floats_(row_floats(sizes.head_dim)),
       step_{std::vector<Range>(me_.count), std::vector<Range>(me_.count), 0},
-      transport_(StateTransport::make(ranks, transport_sizes(me_.count, sizes), alone)) {
+      transport_(StateTransport::make(ranks, transport_sizes(me_.count, sizes))) {
   for (size_t rank = 0; rank < me_.count; ++rank)
     parts_.push_back(subtrees_of(share_of(kStripes, {rank, me_.count})));
-  parts_[me_.index].reserve(kStripes);
 }
 
 size_t StateRanks::rank_bytes(RankOf rank, const Sizes& sizes) {
@@ -46,10 +45,6 @@ void StateRanks::reserve(size_t chunks) {
   chunks_.reserve(chunks);
   first_.reserve(chunks);
   offsets_.reserve((chunks + 1) * me_.count);
-}
-
-void StateRanks::set_own_parts(const std::vector<Range>& parts) {
-  parts_[me_.index].assign(parts.begin(), parts.end());
 }
 
 bool StateRanks::present(Range part, size_t most) const {

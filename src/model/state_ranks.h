@@ -13,7 +13,7 @@ namespace rill {
 
 /// The states of all rows of a step against the subtrees of stripes ("parts") that ranks keep. The
 /// rows come in chunks, each of which belongs to one rank (or to all of them): that rank joins its
-/// states, and is sent those that others have made. A process by itself makes and joins all.
+/// states, and is sent those that others have made. A process by itself has none to share.
 class StateRanks {
  public:
   /// Rows of one chunk: a sequence's tokens of one owner, times the query heads.
@@ -28,8 +28,8 @@ class StateRanks {
     size_t head_dim, heads;  // of attention
     size_t most_rows;        // of a step
   };
-  /// A process by itself keeps its states in `alone`. Throws rill::Error if there is no memory.
-  StateRanks(const Ranks& ranks, const Sizes& sizes, float* alone);
+  /// Throws rill::Error if there is no memory.
+  StateRanks(const Ranks& ranks, const Sizes& sizes);
   /// Bytes that ranks allocate.
   static size_t rank_bytes(RankOf rank, const Sizes& sizes);
   /// Floats of one row's state.
@@ -38,9 +38,7 @@ class StateRanks {
 
   /// Steps have at most so many chunks.
   void reserve(size_t chunks);
-  /// The parts of this rank: its largest subtrees or, of a process by itself, as many equal ones as
-  /// it likes.
-  void set_own_parts(const std::vector<Range>& parts);
+  /// The parts of this rank: its largest subtrees.
   const std::vector<Range>& own_parts() const { return parts_[me_.index]; }
 
   /// Lays out a step's states. Allocates nothing.

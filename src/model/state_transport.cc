@@ -11,23 +11,6 @@
 namespace rill {
 namespace {
 
-// All states stay where they are.
-class StatesOfOneProcess final : public StateTransport {
- public:
-  explicit StatesOfOneProcess(float* memory) : memory_(memory) {}
-  void plan(const Step&) override {}
-  float* own(size_t place) const override { return memory_ + place; }
-  const float* of(size_t, size_t place) const override { return memory_ + place; }
-  void start() override {}
-  void finish() override {}
-  float* own_maxima() const override { return nullptr; }
-  const float* maxima(size_t) const override { return nullptr; }
-  void share_maxima() override {}
-
- private:
-  float* const memory_;
-};
-
 // Ranks of one machine find each other's states and maxima where they were put (SharedAreas).
 class StatesInSharedMemory final : public StateTransport {
  public:
@@ -128,9 +111,8 @@ class StatesByMessages final : public StateTransport {
 
 }  // namespace
 
-std::unique_ptr<StateTransport> StateTransport::make(const Ranks& ranks, const Sizes& sizes,
-                                                     float* alone) {
-  if (ranks.sp_place().count == 1) return std::make_unique<StatesOfOneProcess>(alone);
+std::unique_ptr<StateTransport> StateTransport::make(const Ranks& ranks, const Sizes& sizes) {
+  if (ranks.sp_place().count == 1) return nullptr;
   const size_t floats = StatesInSharedMemory::area_floats(sizes);
   if (auto areas = SharedAreas::make(ranks.sp(), floats))
     return std::make_unique<StatesInSharedMemory>(ranks, std::move(areas));

@@ -20,9 +20,8 @@ class StateTransport {
     size_t maxima;  // of any rank
   };
   virtual ~StateTransport() = default;
-  /// A process by itself puts and finds its states in `alone`. Throws rill::Error if there is no
-  /// memory.
-  static std::unique_ptr<StateTransport> make(const Ranks& ranks, const Sizes& sizes, float* alone);
+  /// Null for a process by itself. Throws rill::Error if there is no memory.
+  static std::unique_ptr<StateTransport> make(const Ranks& ranks, const Sizes& sizes);
   /// Bytes that make() allocates on rank `me`.
   static size_t bytes(const Sizes& sizes, size_t me);
 

@@ -107,11 +107,7 @@ class Packer {
  public:
   Packer(const ModelConfig& config, const Arithmetic& arithmetic, const Checkpoint& checkpoint,
          Runtime runtime, const Progress& progress)
-      : config_(config),
-        arithmetic_(arithmetic),
-        checkpoint_(checkpoint),
-        runtime_(runtime),
-        progress_(progress) {
+      : arithmetic_(arithmetic), checkpoint_(checkpoint), runtime_(runtime), progress_(progress) {
     for (const TensorSpec& spec : model_tensors(config, DType::BF16))
       total_ += checkpoint.get(spec.name, spec.shape).bytes.size();
   }
@@ -209,7 +205,6 @@ class Packer {
                                                    : INFINITY;
   }
 
-  const ModelConfig& config_;
   const Arithmetic& arithmetic_;
   const Checkpoint& checkpoint_;
   const Runtime runtime_;
