@@ -24,7 +24,7 @@ ROOT = pathlib.Path(__file__).resolve().parents[2]
 SHAPE = ["--shape", "qwen3-0.6b"]
 OPERATOR = ["--tokens", "65536", "--head-dim", "128", "--queries", "1", "--heads", "1", "--isa", "auto"]
 COLUMNS = ["machine", "cores", "date", "commit", "weights", "test", "threads", "tp", "sp", "tokens_per_second",
-           "percent_of_ceiling", "ceiling", "talking_percent", "peak_fma", "bandwidth"]
+           "percent_of_ceiling", "ceiling", "peak_fma", "bandwidth"]
 # What `rill bench` is told in one run, and how its rows are called here.
 SHORT = ["pp512", "tg32"], ["-p", "512", "-n", "32"]
 LONG = ["pp4096"], ["-p", "4096", "-n", "0"]
@@ -103,21 +103,19 @@ def machine_name():
 
 
 def measure_one(rill, weights, tests, arguments, shape):
-    """A row of `rill bench` (or of bench-attention) for each test, and the share of time spent talking."""
+    """A row of `rill bench` (or of bench-attention) for each test."""
     threads, tp, sp = shape
     command = [str(rill), "bench" if weights else "bench-attention", *arguments, "-o", "csv", "-t", str(threads)]
     command += [*SHAPE, "--weights", weights, "-r", "2"] if weights else ["--ranks", str(sp)]
     if tp * sp > 1:
         command = mpirun(tp * sp, threads) + command
         if weights:
-            command += ["--tp", str(tp), "--sp", str(sp), "--profile-comm"]
+            command += ["--tp", str(tp), "--sp", str(sp)]
     done = run(command)
     rows = list(csv.DictReader(io.StringIO(done.stdout)))
     if len(rows) != len(tests):
         raise RuntimeError(f"{' '.join(command)}\nended with status {done.returncode}:\n{done.stderr.strip()}")
-    shares = [float(line.split()[-2]) for line in done.stderr.splitlines()
-              if line.endswith("%") and line.split()[0].isdigit()]
-    return rows, max(shares) if shares and len(tests) == 1 else ""
+    return rows
 
 
 def read(path):
@@ -150,7 +148,7 @@ def measure(options):
                 print("the time is over; call again to go on", flush=True)
                 return
             try:
-                found, talking = measure_one(options.rill, weights, tests, arguments, shape)
+                found = measure_one(options.rill, weights, tests, arguments, shape)
             except RuntimeError as error:
                 print(error, file=sys.stderr, flush=True)
                 continue
@@ -159,7 +157,7 @@ def measure(options):
                     "machine": name, "cores": options.cores, "date": datetime.date.today(), "commit": row["build_commit"],
                     "weights": weights, "test": test, "threads": shape[0], "tp": shape[1], "sp": shape[2],
                     "tokens_per_second": f"{float(row['avg_ts']):.2f}", "percent_of_ceiling": f"{float(row['pct_of_ceiling']):.1f}",
-                    "ceiling": row["ceiling"], "talking_percent": talking,
+                    "ceiling": row["ceiling"],
                     "peak_fma": f"{float(row['peak_fma']):.0f}", "bandwidth": f"{float(row['peak_bandwidth']):.1f}"})
                 print(f"{time.monotonic() - end + options.seconds:5.0f} s: {weights} {test} {name_of(shape)}: {float(row['avg_ts']):.1f} tokens/s, {float(row['pct_of_ceiling']):.1f} % of {row['ceiling']}", flush=True)
             file.flush()
