@@ -81,18 +81,34 @@ struct AskOn : AskRow<2> {
 
   RILL_INLINE void advance() { at += row_bytes; }
 };
-// One of several streams of columns: rows of w, and after them those at `next`.
-struct Stream {
-  const char *w, *next;
-  size_t row_bytes, rows;
+// One of several streams of columns: rows of w, and after them those at `next`. `turn`: rows that
+// are read in one turn, and asked for in one.
+class Stream {
+ public:
+  Stream() {}
+  Stream(const char* w, const char* next, size_t row_bytes, size_t rows, size_t turn)
+      : w_(w),
+        end_(w + rows * row_bytes),
+        next_(next),
+        row_bytes_(row_bytes),
+        ahead_((kDistance / row_bytes < turn ? turn : kDistance / row_bytes) * row_bytes) {}
+  const char* at(size_t row) const { return w_ + row * row_bytes_; }
 
-  static constexpr size_t kDistance = 1024;
-  // What is asked for while the rows from `row` on are read. Rows that are read in one turn are
-  // asked for in one: they lie one after the other.
-  RILL_INLINE AskOn ahead(size_t row, size_t turn) const {
-    const size_t on = row + (kDistance / row_bytes < turn ? turn : kDistance / row_bytes);
-    return {{on < rows ? w + on * row_bytes : next + (on - rows) * row_bytes}, row_bytes};
+  // What is asked for while the rows from `row` on are read.
+  RILL_INLINE AskOn ahead(size_t row) const { return {{later(at(row) + ahead_)}, row_bytes_}; }
+  RILL_INLINE void ask_next_page(size_t row) const {
+    __builtin_prefetch(later(NextPage::begin(at(row))) + NextPage::line(at(row)), 0, 2);
   }
+
+ private:
+  static constexpr size_t kDistance = 2048;
+  // What would be at `place` if rows went on after the last.
+  RILL_INLINE const char* later(const char* place) const {
+    return place < end_ ? place : next_ + (place - end_);
+  }
+
+  const char *w_, *end_, *next_;
+  size_t row_bytes_, ahead_;
 };
 
 // For many rows, which use a block for long: while they meet the keys of a part, its values and the

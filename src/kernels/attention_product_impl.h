@@ -358,7 +358,7 @@ void scores_together(const AttentionJob* jobs, size_t count) {
           for (size_t i = 0; i < count; ++i) {
             const AttentionTile& t = jobs[i].tile;
             keys[i] = {reinterpret_cast<const char*>(t.k[part]) + column, after_k(t, part) + column,
-                       kRowBytes, steps};
+                       kRowBytes, steps, kTurnRows};
             out[i] = reinterpret_cast<float*>(t.scratch) + part * part_floats(t) + panel * kPanel;
           }
           const char* q = reinterpret_cast<const char*>(shape.q);
@@ -373,12 +373,13 @@ void scores_together(const AttentionJob* jobs, size_t count) {
                 else
                   load_tile(acc, out[i], kBlockTokens);
                 ProductJob job{};
-                job.w = keys[i].w + row * kRowBytes;
+                job.w = keys[i].at(row);
                 job.x = q + k * Kind::kElementBytes;
                 job.x_stride = Kind::kQueryRowBytes;
                 job.x_depth = kQuerySlice;
                 job.k_end = least(Kind::kTurn, dims - k);
-                AskOn ahead = keys[i].ahead(row, kTurnRows);
+                keys[i].ask_next_page(row);
+                AskOn ahead = keys[i].ahead(row);
                 run_rows<Kind>(job, kRowBytes, ahead, acc);
                 store_tile(acc, out[i], kBlockTokens);
               }
@@ -403,7 +404,7 @@ void values_together(const AttentionJob* jobs, size_t count, const Joins* const*
       for (size_t i = 0; i < count; ++i) {
         const AttentionTile& t = jobs[i].tile;
         values[i] = {reinterpret_cast<const char*>(t.v[part]) + column, after_v(t, part) + column,
-                     row_bytes, kRows};
+                     row_bytes, kRows, kTurnRows};
         p[i] = reinterpret_cast<const char*>(t.scratch) + part * part_floats(t) * sizeof(float);
       }
       for (size_t row = 0; row < kRows; row += kTurnRows) {
@@ -414,11 +415,12 @@ void values_together(const AttentionJob* jobs, size_t count, const Joins* const*
           else
             load_tile(acc, sums[i], P * kPanel);
           ProductJob job{};
-          job.w = values[i].w + row * row_bytes;
+          job.w = values[i].at(row);
           job.x = p[i] + row * Product::kStep * Kind::kElementBytes;
           job.x_stride = kScoreRowBytes;
           job.k_end = Kind::kTurn;
-          AskOn ahead = values[i].ahead(row, kTurnRows);
+          values[i].ask_next_page(row);
+          AskOn ahead = values[i].ahead(row);
           run_rows<Kind>(job, row_bytes, ahead, acc);
           store_tile(acc, sums[i], P * kPanel);
         }

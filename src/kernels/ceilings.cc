@@ -13,6 +13,7 @@
 #include "base/timed_run.h"
 #include "base/topology.h"
 #include "kernels/kernels.h"
+#include "kernels/next_page.h"
 #include "kernels/tile_config.h"
 
 namespace rill {
@@ -233,6 +234,10 @@ size_t read(const std::byte* data, size_t bytes, ReadPattern pattern) {
   for (size_t i = 0; i < run; i += pattern.step) {
     const std::byte* p = data + i;
     for (size_t stream = 0; stream < pattern.streams; ++stream, p += run) {
+      if (pattern.next_page) {
+        const char* at = reinterpret_cast<const char*>(p);
+        __builtin_prefetch(NextPage::begin(at) + NextPage::line(at), 0, 2);
+      }
       for (size_t line = 0; line < pattern.step; line += 64) {
         if (pattern.ahead) __builtin_prefetch(p + pattern.ahead + line);
         read_line<kAvx>(p + line);
@@ -260,8 +265,9 @@ double bandwidth(Team& team, const Buffer& buffer, ReadPattern pattern, size_t t
 
 constexpr size_t kLeastRead = size_t{64} << 20;  // shorter readings are noise
 
-constexpr ReadPattern kPatterns[] = {{1, 256, 0},   {2, 256, 0},   {4, 256, 0},   {8, 256, 0},
-                                     {1, 64, 8192}, {2, 64, 4096}, {4, 64, 2048}, {4, 256, 2048}};
+constexpr ReadPattern kPatterns[] = {{1, 256, 0},   {2, 256, 0},    {4, 256, 0},
+                                     {8, 256, 0},   {1, 64, 8192},  {2, 64, 4096},
+                                     {4, 64, 2048}, {4, 256, 2048}, {4, 64, 2048, true}};
 
 /// A buffer and how fast each pattern reads it.
 struct Readings {

@@ -32,16 +32,18 @@ constexpr double Ceilings::*kCeilingFields[] = {
     &Ceilings::bandwidth, &Ceilings::amx_bf16,  &Ceilings::amx_int8};
 
 /// How to read: a thread's share in `streams` runs side by side, `step` bytes of each in turn,
-/// asking `ahead` bytes ahead (0: the processor's own prefetching alone).
+/// asking `ahead` bytes ahead (0: the processor's own prefetching alone), and for what comes first
+/// in the next page if `next_page`.
 struct ReadPattern {
   size_t streams, step, ahead;
+  bool next_page = false;
 };
 
 /// Measures all of them, thoroughly once and then briefly as often as asked.
 class CeilingProbe {
  public:
   /// In about two seconds: loops of the bare instruction in twelve independent chains, and reads of
-  /// a buffer (best of 1, 2, 4 and 8 streams a thread, with and without prefetching ahead, on huge
+  /// a buffer (best of 1, 2, 4 and 8 streams a thread, with and without asking ahead, on huge
   /// and on 4 KiB pages), each the best of several rounds. `working_set` is how many bytes are read
   /// over and over: a model that is smaller than the caches is read faster than memory is. Throws
   /// rill::Error if the buffer cannot be allocated.
