@@ -55,9 +55,11 @@ def parse_whole_process(_, run):
 # ---- Rill --------------------------------------------------------------------------------------
 
 RILL_WEIGHTS = {"16": "bf16", "8": "int8", "4": "int4"}
-# Arithmetics of Rill that compete with each other: the one that auto takes, and on processors with
-# AMX the one that AMX computes in.
+# Arithmetics of Rill that compete with each other: the one that auto takes, on processors with AMX
+# the one that AMX computes in, and behind a context the small KV cache.
 RILL_COMPUTE = {False: [""], True: ["", "bf16x32"]}
+RILL_SMALL_KV = "kv int8"
+RILL_OPTIONS = {"": [], "bf16x32": ["--compute", "bf16x32"], RILL_SMALL_KV: ["--kv", "int8"]}
 # The fields of `rill bench -o json` that the report needs.
 RILL_FIELDS = ("pct_of_ceiling", "ceiling", "gflops", "gbps", "isa", "build_commit", "model_size",
                "peak_fma", "peak_vdpbf16ps", "peak_vnni", "peak_maddubs", "peak_amx_bf16",
@@ -72,14 +74,10 @@ def parse_rill_bench(column):
     return parse
 
 
-def compute_options(compute):
-    return ["--compute", compute] if compute else []
-
-
-def rill_bench(paths, weights, column, arguments, threads, compute=""):
+def rill_bench(paths, weights, column, arguments, threads, variant=""):
     command = [paths.rill, "bench", paths.models / "rill", "--weights", RILL_WEIGHTS[weights],
-               *compute_options(compute), "-t", threads, *arguments, "-o", "json"]
-    return Job("Rill", compute, weights, [column], command, parse_rill_bench(column))
+               *RILL_OPTIONS[variant], "-t", threads, *arguments, "-o", "json"]
+    return Job("Rill", variant, weights, [column], command, parse_rill_bench(column))
 
 
 def rill_first_token(paths, weights, threads):
@@ -283,8 +281,9 @@ def stations(paths, scope):
             if column == "first-token":
                 jobs = [rill_first_token(paths, weights, scope.threads)]
             else:
+                variants = RILL_COMPUTE[scope.matrix] + [RILL_SMALL_KV] * (depth > 0)
                 jobs = [rill_bench(paths, weights, column, rill_test(column, scope.fill),
-                                   scope.threads, compute) for compute in RILL_COMPUTE[scope.matrix]]
+                                   scope.threads, variant) for variant in variants]
             for name in scope.peers:
                 if with_peers and programs[name]:
                     own = PEERS[name](paths, weights, column, scope.threads)

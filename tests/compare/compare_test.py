@@ -114,7 +114,16 @@ class Plan(unittest.TestCase):
     def test_with_amx_both_arithmetics_run(self):
         for matrix, computes in ((False, {""}), (True, {"", "bf16x32"})):
             jobs = [job for station in engines.stations(PATHS, scope(matrix=matrix)) for job in station]
-            self.assertEqual({job.variant for job in jobs if job.engine == "Rill"}, computes)
+            own = {job.variant for job in jobs if job.engine == "Rill"}
+            self.assertEqual(own - {engines.RILL_SMALL_KV}, computes)
+
+    def test_behind_a_context_the_small_cache_runs_too(self):
+        jobs = [job for station in engines.stations(PATHS, scope()) for job in station]
+        small = [job for job in jobs if job.variant == engines.RILL_SMALL_KV]
+        self.assertEqual({column for job in small for column in job.columns},
+                         {"tg@4096", "tg@16384", "tg@32768"})
+        self.assertEqual({job.weights for job in small}, {"16", "8", "4"})
+        self.assertTrue(all(job.command[job.command.index("--kv") + 1] == "int8" for job in small))
 
     def test_an_engine_that_is_not_there_is_left_out(self):
         paths = engines.Paths(PATHS.rill, PATHS.models, None, None, None, None)
