@@ -9,16 +9,14 @@
 namespace rill {
 
 /// The processor follows a stream of reads by itself, but not into the next 4 KiB of memory, which
-/// may be anybody's: there it misses several lines before it finds the stream again. A line of that
-/// page asked for now and then makes these misses beforehand. Of all the lines of a page this names
-/// eight of the next, in turn; asking costs little where they have come.
+/// may be anybody's: there it misses several lines before it has found the stream again. Who asks
+/// for one of that page's first eight lines every 256 bytes or so makes these misses beforehand;
+/// asking once more for what has come costs little.
 struct NextPage {
   static constexpr size_t kBytes = 4096;
-  /// How often to ask.
-  static constexpr size_t kEvery = 256;
 
   static RILL_INLINE const char* begin(const char* at) { return at - offset(at) + kBytes; }
-  /// Which of the next page's bytes: the first of the line whose turn it is.
+  /// Which of the next page's bytes: the farther `at` is in its own page, the later the line.
   static RILL_INLINE size_t line(const char* at) { return offset(at) / 8 / 64 * 64; }
 
  private:

@@ -422,7 +422,7 @@ RILL_INLINE void prefetch(const ProductJob& job, const char* w, size_t k, const 
           w + panel_of(job, part, p) + k / Product::kStep * Product::kStepBytes + line + job.ahead,
           0, kAsksForPages<R> ? 2 : 3);
 }
-// Before step `k`, every NextPage::kEvery bytes or more.
+// Before step `k`, every 256 bytes or more of each panel.
 template <class Product, int R>
 RILL_INLINE void prefetch_next_page(const ProductJob& job, const char* w, size_t k,
                                     const Part& part) {
