@@ -234,10 +234,7 @@ size_t read(const std::byte* data, size_t bytes, ReadPattern pattern) {
   for (size_t i = 0; i < run; i += pattern.step) {
     const std::byte* p = data + i;
     for (size_t stream = 0; stream < pattern.streams; ++stream, p += run) {
-      if (pattern.next_page) {
-        const char* at = reinterpret_cast<const char*>(p);
-        __builtin_prefetch(NextPage::begin(at) + NextPage::line(at), 0, 2);
-      }
+      if (pattern.next_page) NextPage::ask(reinterpret_cast<const char*>(p));
       for (size_t line = 0; line < pattern.step; line += 64) {
         if (pattern.ahead) __builtin_prefetch(p + pattern.ahead + line);
         read_line<kAvx>(p + line);

@@ -18,6 +18,7 @@ struct NextPage {
   static RILL_INLINE const char* begin(const char* at) { return at - offset(at) + kBytes; }
   /// Which of the next page's bytes: the farther `at` is in its own page, the later the line.
   static RILL_INLINE size_t line(const char* at) { return offset(at) / 8 / 64 * 64; }
+  static RILL_INLINE void ask(const char* at) { __builtin_prefetch(begin(at) + line(at), 0, 2); }
 
  private:
   static RILL_INLINE size_t offset(const char* at) {

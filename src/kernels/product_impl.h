@@ -428,10 +428,8 @@ RILL_INLINE void prefetch_next_page(const ProductJob& job, const char* w, size_t
                                     const Part& part) {
   if constexpr (kAsksForPages<R>)
 #pragma GCC unroll 16
-    for (int p = 0; p < part.count; ++p) {
-      const char* at = w + panel_of(job, part, p) + k / Product::kStep * Product::kStepBytes;
-      __builtin_prefetch(NextPage::begin(at) + NextPage::line(at), 0, 2);
-    }
+    for (int p = 0; p < part.count; ++p)
+      NextPage::ask(w + panel_of(job, part, p) + k / Product::kStep * Product::kStepBytes);
 }
 
 // Adds the inputs from k on to acc, kSteps of each panel in turn, as long as they last; returns
