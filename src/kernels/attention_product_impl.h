@@ -135,8 +135,22 @@ struct CodeValues {
   static constexpr Copy kCopy = Copy::NONE;
   static constexpr size_t kElementBytes = 0, kTurn = kBlockTokens;  // a row's scales stand behind
 
+  template <int kPart, int R, int N>
+  static RILL_INLINE void group(const ProductJob& job, size_t k, size_t g, int pass,
+                                I (&sum)[R][N]) {
+    W4 v[N];
+#pragma GCC unroll 16
+    for (int p = 0; p < N; ++p)
+      v[p] = load_s8<kPart>(job.w + static_cast<size_t>(p) * Product::kStepBytes + g * 64);
+#pragma GCC unroll 16
+    for (int r = 0; r < R; ++r)
+#pragma GCC unroll 16
+      for (int p = 0; p < N; ++p)
+        sum[r][p] = dot4_weights<kPart>(sum[r][p], v[p], job.x + row_of(job, r), k + g * 4, pass);
+  }
   template <int R, int N, class Ask>
   static RILL_INLINE void step(ProductJob& job, size_t k, V (&acc)[R][N], Ask& ahead) {
+    make_room(acc);
     I sum[R][N];
 #pragma GCC unroll 16
     for (int r = 0; r < R; ++r)
@@ -152,15 +166,8 @@ struct CodeValues {
 #pragma GCC unroll 8
       for (size_t g = 0; g < 8; ++g) {
         if (pass == 0) ahead.template ask<N * Product::kStepBytes, 8>(g);
-        W4 v[N];
-#pragma GCC unroll 16
-        for (int p = 0; p < N; ++p)
-          v[p] = load_s8(job.w + static_cast<size_t>(p) * Product::kStepBytes + g * 64);
-#pragma GCC unroll 16
-        for (int r = 0; r < R; ++r)
-#pragma GCC unroll 16
-          for (int p = 0; p < N; ++p)
-            sum[r][p] = dot4_weights(sum[r][p], v[p], job.x + row_of(job, r), k + g * 4, pass);
+        group<0>(job, k, g, pass, sum);
+        if constexpr (kCodeParts > 1) group<1>(job, k, g, pass, sum);
       }
     }
     ahead.advance();

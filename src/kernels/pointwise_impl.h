@@ -68,7 +68,7 @@ constexpr size_t activation_bytes(Operand operand, size_t depth) {
 }
 
 // §7: 32 values to codes, a scale and the sum of the codes.
-RILL_INLINE void quantise_block(V a, V b, Code* codes, float& scale, int32_t& sum) {
+RILL_INLINE void quantise_block(V a, V b, char* codes, char* codes4, float& scale, int32_t& sum) {
   const uint32_t bits = largest_magnitude(a, b);
   float amax;
   __builtin_memcpy(&amax, &bits, 4);
@@ -79,8 +79,12 @@ RILL_INLINE void quantise_block(V a, V b, Code* codes, float& scale, int32_t& su
   // A block that is not finite has codes 0 (0 * inf would be NaN) and a scale that poisons the sum.
   const V qa = usable ? round_even(mul(a, factor)) : zero();
   const V qb = usable ? round_even(mul(b, factor)) : zero();
-  store_codes(codes, qa);
-  store_codes(codes + 16, qb);
+  store_codes(reinterpret_cast<Code*>(codes), qa);
+  store_codes(reinterpret_cast<Code*>(codes) + 16, qb);
+  if constexpr (kTwoCodes) {
+    store_codes(reinterpret_cast<Code4*>(codes4), qa);
+    store_codes(reinterpret_cast<Code4*>(codes4) + 16, qb);
+  }
   sum = sum_codes(qa, qb);
 }
 
@@ -98,7 +102,8 @@ void convert(Operand operand, const float* x, size_t count, size_t depth, std::b
                             : zero();
     if (operand == Operand::Q8) {
       int32_t sum;
-      quantise_block(a, b, reinterpret_cast<Code*>(row) + i,
+      quantise_block(a, b, row + i * sizeof(Code),
+                     row + codes_offset(depth, Format::INT4) + i * sizeof(Code4),
                      reinterpret_cast<float*>(row + scales_offset(depth))[i / 32], sum);
       for (const Format format : kIntFormats)
         reinterpret_cast<int32_t*>(row + starts_offset(depth, format))[i / 32] =

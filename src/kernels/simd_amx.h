@@ -62,8 +62,7 @@ inline void store_signed_u8(char* to, const char* codes) {
 }
 // The same from nibbles: the low ones, and the high ones.
 inline void store_signed_u4(char* low, char* high, const char* codes) {
-  W4 l, h;
-  load_u4(codes, l, h);
+  const W4 l = load_u4<0>(codes), h = load_u4<1>(codes);
   _mm512_storeu_si512(low, _mm512_sub_epi8(l.bytes, _mm512_set1_epi8(8)));
   _mm512_storeu_si512(high, _mm512_sub_epi8(h.bytes, _mm512_set1_epi8(8)));
 }

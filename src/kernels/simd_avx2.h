@@ -16,7 +16,9 @@ struct I {
   __m256i a, b;
 };
 
-constexpr int kFloatRows = 6, kIntRows = 3, kRegisters = 16;
+constexpr int kFloatRows = 6, kIntRows = 5, kRegisters = 16;
+// Accumulators that fit beside as many sums of integers.
+constexpr int kBesideSums = 3;
 // Rows for which the processor's own prefetching is better left alone: none, since even one row has
 // so much to compute here that it falls behind (int4: to 40 % of the speed, on a Zen 5).
 constexpr int kUnaidedRows = 0;
@@ -213,56 +215,103 @@ inline void store_bytes(char* p, V a, V b, V c, V d) {
   _mm256_storeu_si256(to + 1, join_bytes(a.b, b.b, c.b, d.b));
 }
 
-// Unsigned bytes widened to 16 bits, k and k+2 in one word pair, k+1 and k+3 in the other: vpmaddwd
-// is exact where vpmaddubsw on full-range bytes would saturate.
+// Bytes widened to 16 bits: of each four k the first and the third, then the others. vpmaddwd is
+// exact where vpmaddubsw on full-range bytes would saturate.
 using Code = int16_t;
+constexpr int kCodeParts = 2;
 struct W4 {
-  __m256i even_a, odd_a, even_b, odd_b;
+  __m256i a, b;
 };
-inline void store_codes(Code* p, V x) {
-  const __m256i packed = _mm256_permute4x64_epi64(
+inline __m256i words_of_codes(V x) {
+  return _mm256_permute4x64_epi64(
       _mm256_packs_epi32(_mm256_cvtps_epi32(x.a), _mm256_cvtps_epi32(x.b)), 0xd8);
+}
+inline void store_codes(int16_t* p, V x) {
   // words 0 1 2 3 of each group of four become 0 2 1 3
-  _mm256_storeu_si256(reinterpret_cast<__m256i*>(p),
-                      _mm256_shufflehi_epi16(_mm256_shufflelo_epi16(packed, 0xd8), 0xd8));
+  const __m256i order = _mm256_shufflelo_epi16(words_of_codes(x), 0xd8);
+  _mm256_storeu_si256(reinterpret_cast<__m256i*>(p), _mm256_shufflehi_epi16(order, 0xd8));
 }
-inline W4 widen_bytes(__m256i a, __m256i b) {
-  const __m256i mask = _mm256_set1_epi16(0xff);
-  return {_mm256_and_si256(a, mask), _mm256_srli_epi16(a, 8), _mm256_and_si256(b, mask),
-          _mm256_srli_epi16(b, 8)};
-}
+template <int kPart>
 inline W4 load_u8(const void* p) {
-  return widen_bytes(load_ints(p, 0), load_ints(p, 1));
+  const __m256i a = load_ints(p, 0), b = load_ints(p, 1), mask = _mm256_set1_epi16(0xff);
+  if constexpr (kPart == 0) return {_mm256_and_si256(a, mask), _mm256_and_si256(b, mask)};
+  return {_mm256_srli_epi16(a, 8), _mm256_srli_epi16(b, 8)};
 }
-inline void load_u4(const void* p, W4& low, W4& high) {
-  const __m256i a = load_ints(p, 0), b = load_ints(p, 1), mask = _mm256_set1_epi8(15);
-  low = widen_bytes(_mm256_and_si256(a, mask), _mm256_and_si256(b, mask));
-  high = widen_bytes(_mm256_and_si256(_mm256_srli_epi16(a, 4), mask),
-                     _mm256_and_si256(_mm256_srli_epi16(b, 4), mask));
+inline __m256i splat_four_bytes(const void* p) {
+  int four;
+  __builtin_memcpy(&four, p, 4);
+  return _mm256_set1_epi32(four);
 }
-inline I dot4(I sum, const W4& w, const Code* x) {
-  int even, odd;
-  __builtin_memcpy(&even, x, 4);
-  __builtin_memcpy(&odd, x + 2, 4);
-  const __m256i e = _mm256_set1_epi32(even), o = _mm256_set1_epi32(odd);
-  sum.a = _mm256_add_epi32(sum.a, _mm256_madd_epi16(w.even_a, e));
-  sum.b = _mm256_add_epi32(sum.b, _mm256_madd_epi16(w.even_b, e));
-  sum.a = _mm256_add_epi32(sum.a, _mm256_madd_epi16(w.odd_a, o));
-  sum.b = _mm256_add_epi32(sum.b, _mm256_madd_epi16(w.odd_b, o));
+// GCC 12 else puts off additions of integers to the end, and keeps all products until then.
+inline void add_now(__m256i& sum) {
+  asm("" : "+x"(sum));
+}
+template <int kPart>
+inline I dot4(I sum, const W4& w, const int16_t* x) {
+  const __m256i two = splat_four_bytes(x + 2 * kPart);
+  sum.a = _mm256_add_epi32(sum.a, _mm256_madd_epi16(w.a, two));
+  sum.b = _mm256_add_epi32(sum.b, _mm256_madd_epi16(w.b, two));
+  add_now(sum.a);
+  add_now(sum.b);
   return sum;
+}
+
+// Codes below 16 are unsigned bytes with which vpmaddubsw does not saturate, and a block's products
+// fit in 16 bits: 8 * 2 * 15 * 127 = 30,480. Its sums have two words for each output.
+using Code4 = int8_t;
+struct I4 {
+  __m256i a, b;
+};
+inline void store_codes(int8_t* p, V x) {
+  const __m256i words = words_of_codes(x);
+  _mm_storeu_si128(
+      reinterpret_cast<__m128i*>(p),
+      _mm_packs_epi16(_mm256_castsi256_si128(words), _mm256_extracti128_si256(words, 1)));
+}
+template <int kHalf>
+inline W4 load_u4(const void* p) {
+  const __m256i mask = _mm256_set1_epi8(15);
+  __m256i a = load_ints(p, 0), b = load_ints(p, 1);
+  if constexpr (kHalf == 1) {
+    a = _mm256_srli_epi16(a, 4);
+    b = _mm256_srli_epi16(b, 4);
+  }
+  return {_mm256_and_si256(a, mask), _mm256_and_si256(b, mask)};
+}
+inline I4 start_u4(int32_t) {
+  return {_mm256_setzero_si256(), _mm256_setzero_si256()};
+}
+template <int kPart>
+inline I4 dot4(I4 sum, const W4& w, const int8_t* x) {
+  const __m256i four = splat_four_bytes(x);
+  sum.a = _mm256_add_epi16(sum.a, _mm256_maddubs_epi16(w.a, four));
+  sum.b = _mm256_add_epi16(sum.b, _mm256_maddubs_epi16(w.b, four));
+  add_now(sum.a);
+  add_now(sum.b);
+  return sum;
+}
+inline I whole_u4(const I4& sum, int32_t start) {
+  const __m256i ones = _mm256_set1_epi16(1), first = _mm256_set1_epi32(start);
+  return {_mm256_add_epi32(_mm256_madd_epi16(sum.a, ones), first),
+          _mm256_add_epi32(_mm256_madd_epi16(sum.b, ones), first)};
 }
 
 constexpr int kWeightPasses = 1;
 inline void store_weights(char* row, size_t at, V x) {
   store_codes(reinterpret_cast<Code*>(row) + at, x);
 }
+template <int kPart>
 inline W4 load_s8(const void* p) {
-  const __m256i a = load_ints(p, 0), b = load_ints(p, 1);
-  return {_mm256_srai_epi16(_mm256_slli_epi16(a, 8), 8), _mm256_srai_epi16(a, 8),
-          _mm256_srai_epi16(_mm256_slli_epi16(b, 8), 8), _mm256_srai_epi16(b, 8)};
+  __m256i a = load_ints(p, 0), b = load_ints(p, 1);
+  if constexpr (kPart == 0) {
+    a = _mm256_slli_epi16(a, 8);
+    b = _mm256_slli_epi16(b, 8);
+  }
+  return {_mm256_srai_epi16(a, 8), _mm256_srai_epi16(b, 8)};
 }
+template <int kPart>
 inline I dot4_weights(I sum, const W4& v, const char* row, size_t at, int) {
-  return dot4(sum, v, reinterpret_cast<const Code*>(row) + at);
+  return dot4<kPart>(sum, v, reinterpret_cast<const Code*>(row) + at);
 }
 inline I times_256(I x) {
   return {_mm256_slli_epi32(x.a, 8), _mm256_slli_epi32(x.b, 8)};

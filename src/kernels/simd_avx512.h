@@ -13,6 +13,7 @@ using V = __m512;   // 16 floats
 using I = __m512i;  // 16 int32
 
 constexpr int kFloatRows = 12, kIntRows = 6, kRegisters = 32;
+constexpr int kBesideSums = 12;
 // Up to this many rows a thread does little but read, and the processor's own prefetching, left
 // alone with two streams, reads at the memory's speed; being asked for every line costs it 4 % of
 // that (bf16) to 15 % (int8, all on a Zen 5; reading.h says where it is so). With more rows it
@@ -168,20 +169,23 @@ inline void store_bytes(char* p, V a, V b, V c, V d) {
 
 #if defined(__AVX512VNNI__)
 using Code = int8_t;
+constexpr int kCodeParts = 1;
 struct W4 {
   __m512i bytes;
 };
 inline void store_codes(Code* p, V x) {
   _mm_storeu_si128(reinterpret_cast<__m128i*>(p), _mm512_cvtepi32_epi8(_mm512_cvtps_epi32(x)));
 }
+template <int kPart>
 inline W4 load_u8(const void* p) {
   return {_mm512_loadu_si512(p)};
 }
-inline void load_u4(const void* p, W4& low, W4& high) {
+template <int kHalf>
+inline W4 load_u4(const void* p) {
   const __m512i bytes = _mm512_loadu_si512(p), mask = _mm512_set1_epi8(15);
-  low.bytes = _mm512_and_si512(bytes, mask);
-  high.bytes = _mm512_and_si512(_mm512_srli_epi16(bytes, 4), mask);
+  return {_mm512_and_si512(kHalf == 0 ? bytes : _mm512_srli_epi16(bytes, 4), mask)};
 }
+template <int kPart>
 inline I dot4(I sum, const W4& w, const Code* x) {
   int four;
   __builtin_memcpy(&four, x, 4);
@@ -195,9 +199,11 @@ inline void store_weights(char* row, size_t at, V x) {
   _mm_storeu_si128(reinterpret_cast<__m128i*>(row + kBlockTokens + at),
                    _mm512_cvtepi32_epi8(codes));
 }
+template <int kPart>
 inline W4 load_s8(const void* p) {
-  return load_u8(p);
+  return load_u8<kPart>(p);
 }
+template <int kPart>
 inline I dot4_weights(I sum, const W4& v, const char* row, size_t at, int pass) {
   int four;
   __builtin_memcpy(&four, row + (pass ? kBlockTokens : 0) + at, 4);
@@ -207,6 +213,7 @@ inline I dot4_weights(I sum, const W4& v, const char* row, size_t at, int pass) 
 // Without VNNI: unsigned bytes widened to 16 bits, k and k+2 in one word pair, k+1 and k+3 in the
 // other; vpmaddwd is exact where vpmaddubsw would saturate.
 using Code = int16_t;
+constexpr int kCodeParts = 1;
 struct W4 {
   __m512i even, odd;
 };
@@ -218,14 +225,16 @@ inline void store_codes(Code* p, V x) {
 inline W4 widen_bytes(__m512i bytes) {
   return {_mm512_and_si512(bytes, _mm512_set1_epi16(0xff)), _mm512_srli_epi16(bytes, 8)};
 }
+template <int kPart>
 inline W4 load_u8(const void* p) {
   return widen_bytes(_mm512_loadu_si512(p));
 }
-inline void load_u4(const void* p, W4& low, W4& high) {
+template <int kHalf>
+inline W4 load_u4(const void* p) {
   const __m512i bytes = _mm512_loadu_si512(p), mask = _mm512_set1_epi8(15);
-  low = widen_bytes(_mm512_and_si512(bytes, mask));
-  high = widen_bytes(_mm512_and_si512(_mm512_srli_epi16(bytes, 4), mask));
+  return widen_bytes(_mm512_and_si512(kHalf == 0 ? bytes : _mm512_srli_epi16(bytes, 4), mask));
 }
+template <int kPart>
 inline I dot4(I sum, const W4& w, const Code* x) {
   int even, odd;
   __builtin_memcpy(&even, x, 4);
@@ -237,14 +246,24 @@ constexpr int kWeightPasses = 1;
 inline void store_weights(char* row, size_t at, V x) {
   store_codes(reinterpret_cast<Code*>(row) + at, x);
 }
+template <int kPart>
 inline W4 load_s8(const void* p) {
   const __m512i bytes = _mm512_loadu_si512(p);
   return {_mm512_srai_epi16(_mm512_slli_epi16(bytes, 8), 8), _mm512_srai_epi16(bytes, 8)};
 }
+template <int kPart>
 inline I dot4_weights(I sum, const W4& v, const char* row, size_t at, int) {
-  return dot4(sum, v, reinterpret_cast<const Code*>(row) + at);
+  return dot4<kPart>(sum, v, reinterpret_cast<const Code*>(row) + at);
 }
 #endif
+using Code4 = Code;
+using I4 = I;
+inline I4 start_u4(int32_t start) {
+  return int_splat(start);
+}
+inline I whole_u4(I4 sum, int32_t) {
+  return sum;
+}
 inline I times_256(I x) {
   return _mm512_slli_epi32(x, 8);
 }

@@ -19,6 +19,8 @@ struct I {
 
 // Register tiles: the most rows of float and of integer products, and how many panels go with them.
 constexpr int kFloatRows = 4, kIntRows = 2, kRegisters = 16;
+// Accumulators that may stay in registers beside as many sums of integers.
+constexpr int kBesideSums = 2;
 // Rows for which the processor's own prefetching is better left alone: none, as with AVX2.
 constexpr int kUnaidedRows = 0;
 constexpr int float_panels(int) {
@@ -226,30 +228,45 @@ inline void store_bytes(char* p, const V& a, const V& b, const V& c, const V& d)
   for (int j = 0; j < 64; ++j) p[j] = static_cast<char>(to_int(all[j % 4]->f[j / 4]));
 }
 
-// An activation code, in the order that dot4 reads; four k of sixteen outputs as unsigned bytes.
+// An activation code, in the order that dot4 reads; four k of sixteen outputs as unsigned bytes, or
+// where registers are few one of so many parts of them.
 using Code = int8_t;
+constexpr int kCodeParts = 1;
 struct W4 {
   uint8_t u[64];
 };
 inline void store_codes(Code* p, const V& x) {
   for (int j = 0; j < 16; ++j) p[j] = static_cast<int8_t>(to_int(x.f[j]));
 }
+template <int kPart>
 inline W4 load_u8(const void* p) {
   W4 w;
   __builtin_memcpy(w.u, p, 64);
   return w;
 }
-inline void load_u4(const void* p, W4& low, W4& high) {
+template <int kHalf>  // 0: the low nibbles, 1: the high ones
+inline W4 load_u4(const void* p) {
   const auto* bytes = static_cast<const uint8_t*>(p);
-  for (int j = 0; j < 64; ++j) {
-    low.u[j] = bytes[j] & 15;
-    high.u[j] = bytes[j] >> 4;
-  }
+  W4 w;
+  for (int j = 0; j < 64; ++j) w.u[j] = kHalf == 0 ? bytes[j] & 15 : bytes[j] >> 4;
+  return w;
 }
-// sum += w[output][0..3] * x[0..3], exact.
+// sum + w[output][0..3] * x[0..3], exact; or a part of that.
+template <int kPart>
 inline I dot4(I sum, const W4& w, const Code* x) {
   for (int j = 0; j < 16; ++j)
     for (int k = 0; k < 4; ++k) sum.i[j] += w.u[4 * j + k] * x[k];
+  return sum;
+}
+
+// The same for weights below 16, whose sums of 32 products need fewer bits: activation codes, sums,
+// how those begin, and what they are in the end.
+using Code4 = Code;
+using I4 = I;
+inline I4 start_u4(int32_t start) {
+  return int_splat(start);
+}
+inline I whole_u4(const I4& sum, int32_t) {
   return sum;
 }
 
@@ -262,10 +279,12 @@ inline void store_weights(char* row, size_t at, const V& x) {
     reinterpret_cast<int16_t*>(row)[at + static_cast<size_t>(j)] =
         static_cast<int16_t>(to_int(x.f[j]));
 }
+template <int kPart>
 inline W4 load_s8(const void* p) {
-  return load_u8(p);
+  return load_u8<kPart>(p);
 }
-// sum += v[output][0..3] * weights, exact.
+// sum + v[output][0..3] * weights, exact; or a part of that.
+template <int kPart>
 inline I dot4_weights(I sum, const W4& v, const char* row, size_t at, int) {
   const auto* weights = reinterpret_cast<const int16_t*>(row) + at;
   for (int j = 0; j < 16; ++j)
