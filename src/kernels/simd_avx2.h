@@ -26,7 +26,7 @@ constexpr int float_panels(int rows) {
   return rows == 1 ? 4 : rows == 2 ? 2 : 1;
 }
 constexpr int int_panels(int rows) {
-  return rows == 1 ? 2 : 1;
+  return rows <= 2 ? 2 : 1;
 }
 
 inline V zero() {
