@@ -27,6 +27,25 @@ struct ProductJob {
   // Sums to add to the result, one after the other, laid out like `out`: earlier leaves.
   size_t addends;
   const float* addend[3];
+
+  RILL_INLINE const char* row(int r) const { return x + static_cast<size_t>(r) * x_stride; }
+};
+// A job whose rows' addresses stay in registers, where there are enough of these: else they are
+// added up in every step.
+template <int R>
+struct PointedJob {
+  const ProductJob& job;
+  const char* rows[R];
+
+  explicit RILL_INLINE PointedJob(const ProductJob& pointed) : job(pointed) {
+#pragma GCC unroll 16
+    for (int r = 0; r < R; ++r) {
+      rows[r] = job.row(r);
+      asm("" : "+r"(rows[r]));  // so that no row is taken from another
+    }
+  }
+  RILL_INLINE const char* row(int r) const { return rows[r]; }
+  RILL_INLINE operator const ProductJob&() const { return job; }
 };
 using ProductFunction = void (*)(const ProductJob& job);
 
@@ -98,8 +117,8 @@ struct PlainProduct {
   static constexpr size_t kStep = 1, kStepBytes = Load::kBytes;
   static constexpr int panels(int rows) { return float_panels(rows); }
 
-  template <int R, int P>
-  static RILL_INLINE void step(const ProductJob& job, const char* w, size_t k, V (&acc)[R][P],
+  template <int R, int P, class Job>
+  static RILL_INLINE void step(const Job& job, const char* w, size_t k, V (&acc)[R][P],
                                const Part& part) {
     V b[P];
 #pragma GCC unroll 16
@@ -107,10 +126,10 @@ struct PlainProduct {
       b[p] = Load::from(job, w + panel_of(job, part, p) + k * Load::kBytes);
 #pragma GCC unroll 16
     for (int r = 0; r < R; ++r) {
-      const V a = splat(reinterpret_cast<const float*>(job.x + row_of(job, r))[k]);
+      const V a = splat(reinterpret_cast<const float*>(job.row(r))[k]);
 #pragma GCC unroll 16
       for (int p = 0; p < part.count; ++p)
-        acc[r][part.first + p] = fma(b[p], a, acc[r][part.first + p]);
+        add_product(acc[r][part.first + p], b[p], a);
     }
   }
 };
@@ -154,8 +173,8 @@ struct PairProduct {
   static constexpr int panels(int rows) { return float_panels(rows); }
 
   // One half of the pair for k, which stands at `pairs` for panel 0.
-  template <int R, int P, bool kOdd>
-  static RILL_INLINE void half(const ProductJob& job, const char* pairs, size_t k, V (&acc)[R][P],
+  template <int R, int P, bool kOdd, class Job>
+  static RILL_INLINE void half(const Job& job, const char* pairs, size_t k, V (&acc)[R][P],
                                const Part& part) {
     V b[P];
 #pragma GCC unroll 16
@@ -163,14 +182,14 @@ struct PairProduct {
       b[p] = Load::template from<kOdd>(job, pairs + panel_of(job, part, p));
 #pragma GCC unroll 16
     for (int r = 0; r < R; ++r) {
-      const V a = splat(reinterpret_cast<const float*>(job.x + row_of(job, r))[k + kOdd]);
+      const V a = splat(reinterpret_cast<const float*>(job.row(r))[k + kOdd]);
 #pragma GCC unroll 16
       for (int p = 0; p < part.count; ++p)
-        acc[r][part.first + p] = fma(b[p], a, acc[r][part.first + p]);
+        add_product(acc[r][part.first + p], b[p], a);
     }
   }
-  template <int R, int P>
-  static RILL_INLINE void step(const ProductJob& job, const char* w, size_t k, V (&acc)[R][P],
+  template <int R, int P, class Job>
+  static RILL_INLINE void step(const Job& job, const char* w, size_t k, V (&acc)[R][P],
                                const Part& part) {
     const char* pairs = w + k / 2 * kStepBytes;
     half<R, P, kOddFirst>(job, pairs, k, acc, part);
@@ -252,7 +271,7 @@ struct RunSums {
       const Pair pair = splat_pair(job.x + row_of(job, r) + k * 2);
       const V a = kOdd ? odd_half(pair) : even_half(pair);
 #pragma GCC unroll 16
-      for (int p = 0; p < P; ++p) acc[r][p] = fma(b[p], a, acc[r][p]);
+      for (int p = 0; p < P; ++p) add_product(acc[r][p], b[p], a);
     }
 #else
     PairProduct<false>::half<R, P, kOdd>(job, pairs, k, acc, Part{0, P});
@@ -499,13 +518,22 @@ RILL_INLINE void run_steps(const ProductJob& job, const char* w, V (&acc)[R][P])
       if (job.ahead) k = run_turns<Product, 1>(job, w, k, acc);
     k = run_turns<Product, kSteps>(job, w, k, acc);
   }
-  for (; k < job.k_end; k += Product::kStep) {
-    if (job.ahead) {
+  const auto rest = [&](const auto& pointed) RILL_INLINE_LAMBDA {
+    if (!job.ahead) {
+      for (; k < job.k_end; k += Product::kStep)
+        Product::template step<R, P>(pointed, w, k, acc, Part{0, P});
+      return;
+    }
+    for (; k < job.k_end; k += Product::kStep) {
       prefetch_next_page<Product, R>(job, w, k, Part{0, P});
       prefetch<Product, R>(job, w, k, Part{0, P});
+      Product::template step<R, P>(pointed, w, k, acc, Part{0, P});
     }
-    Product::template step<R, P>(job, w, k, acc, Part{0, P});
-  }
+  };
+  if constexpr (kRegisters < 32)
+    rest(PointedJob<R>(job));
+  else
+    rest(job);
 }
 
 // ---- Tiles of R rows and P panels, and the functions for R rows and any number of panels. ----

@@ -74,6 +74,14 @@ inline V div(V x, V y) {
 inline V fma(V x, V y, V z) {
   return {_mm256_fmadd_ps(x.a, y.a, z.a), _mm256_fmadd_ps(x.b, y.b, z.b)};
 }
+// Written out, since GCC 12 else lets sums change registers, and runs out of these.
+inline void add_product(__m256& sum, __m256 x, __m256 y) {
+  asm("vfmadd231ps %2, %1, %0" : "+x"(sum) : "x"(x), "x"(y));
+}
+inline void add_product(V& sum, V x, V y) {
+  add_product(sum.a, x.a, y.a);
+  add_product(sum.b, x.b, y.b);
+}
 inline V max(V x, V y) {
   return {_mm256_max_ps(x.a, y.a), _mm256_max_ps(x.b, y.b)};
 }
@@ -133,10 +141,16 @@ inline V widen_even(const void* pairs) {
   return {_mm256_castsi256_ps(_mm256_slli_epi32(load_ints(pairs, 0), 16)),
           _mm256_castsi256_ps(_mm256_slli_epi32(load_ints(pairs, 1), 16))};
 }
+// From memory: shared with widen_even, the loads would hold two more registers than there are.
+inline __m256 widen_odd(const __m256i* pairs, __m256i mask) {
+  __m256 odd;
+  asm("vpand %1, %2, %0" : "=x"(odd) : "m"(*pairs), "x"(mask));
+  return odd;
+}
 inline V widen_odd(const void* pairs) {
   const __m256i mask = _mm256_set1_epi32(static_cast<int>(0xffff0000));
-  return {_mm256_castsi256_ps(_mm256_and_si256(load_ints(pairs, 0), mask)),
-          _mm256_castsi256_ps(_mm256_and_si256(load_ints(pairs, 1), mask))};
+  const auto* words = static_cast<const __m256i*>(pairs);
+  return {widen_odd(words, mask), widen_odd(words + 1, mask)};
 }
 inline V load_f16(const void* p) {
   const auto* halves = static_cast<const __m128i*>(p);

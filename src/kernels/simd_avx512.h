@@ -62,6 +62,9 @@ inline V div(V a, V b) {
 inline V fma(V a, V b, V c) {
   return _mm512_fmadd_ps(a, b, c);
 }
+inline void add_product(V& sum, V x, V y) {
+  sum = fma(x, y, sum);
+}
 inline V max(V a, V b) {
   return _mm512_max_ps(a, b);
 }
