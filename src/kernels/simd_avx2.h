@@ -141,16 +141,20 @@ inline V widen_even(const void* pairs) {
   return {_mm256_castsi256_ps(_mm256_slli_epi32(load_ints(pairs, 0), 16)),
           _mm256_castsi256_ps(_mm256_slli_epi32(load_ints(pairs, 1), 16))};
 }
-// From memory: shared with widen_even, the loads would hold two more registers than there are.
-inline __m256 widen_odd(const __m256i* pairs, __m256i mask) {
+// A load of its own, and the mask from memory: the registers are just enough for a tile of 12 sums,
+// two weights and an activation.
+alignas(32) constexpr uint32_t kUpperHalves[8] = {0xffff0000, 0xffff0000, 0xffff0000, 0xffff0000,
+                                                  0xffff0000, 0xffff0000, 0xffff0000, 0xffff0000};
+inline __m256 widen_odd(const __m256i* pairs) {
   __m256 odd;
-  asm("vpand %1, %2, %0" : "=x"(odd) : "m"(*pairs), "x"(mask));
+  asm("vmovdqu %1, %0\n\tvpand %2, %0, %0"
+      : "=&x"(odd)
+      : "m"(*pairs), "m"(*reinterpret_cast<const __m256i*>(kUpperHalves)));
   return odd;
 }
 inline V widen_odd(const void* pairs) {
-  const __m256i mask = _mm256_set1_epi32(static_cast<int>(0xffff0000));
   const auto* words = static_cast<const __m256i*>(pairs);
-  return {widen_odd(words, mask), widen_odd(words + 1, mask)};
+  return {widen_odd(words), widen_odd(words + 1)};
 }
 inline V load_f16(const void* p) {
   const auto* halves = static_cast<const __m128i*>(p);
