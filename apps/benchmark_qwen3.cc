@@ -3,6 +3,7 @@
 // system measured them. `rill bench` is the program for everything else.
 #include "benchmark_qwen3.h"
 
+#include <CLI/CLI.hpp>
 #include <algorithm>
 
 #include "comm/launcher.h"

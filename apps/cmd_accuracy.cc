@@ -1,5 +1,6 @@
 // SPDX-License-Identifier: Apache-2.0
 // rill accuracy: how many questions of a file a model answers right.
+#include <CLI/CLI.hpp>
 #include <algorithm>
 #include <chrono>
 #include <iomanip>

@@ -1,5 +1,6 @@
 // SPDX-License-Identifier: Apache-2.0
 // rill bench: tokens per second in llama-bench's habits, beside what this machine could do at most.
+#include <CLI/CLI.hpp>
 #include <algorithm>
 #include <memory>
 #include <set>

@@ -1,5 +1,6 @@
 // SPDX-License-Identifier: Apache-2.0
 // rill bench-attention: attention by itself, standard and streaming, against this machine's limits.
+#include <CLI/CLI.hpp>
 #include <algorithm>
 #include <charconv>
 #include <map>

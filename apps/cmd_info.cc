@@ -1,5 +1,6 @@
 // SPDX-License-Identifier: Apache-2.0
 // rill info: what a checkpoint is.
+#include <CLI/CLI.hpp>
 #include <iomanip>
 #include <map>
 #include <memory>

@@ -1,5 +1,6 @@
 // SPDX-License-Identifier: Apache-2.0
 // rill logits: what the model computes for given token ids, into a safetensors file.
+#include <CLI/CLI.hpp>
 #include <algorithm>
 #include <map>
 #include <memory>

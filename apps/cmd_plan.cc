@@ -1,5 +1,6 @@
 // SPDX-License-Identifier: Apache-2.0
 // rill plan: what a model needs of memory, of links between ranks and of time, without loading it.
+#include <CLI/CLI.hpp>
 #include <algorithm>
 #include <cmath>
 #include <cstdlib>

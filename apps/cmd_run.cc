@@ -2,6 +2,7 @@
 // rill run: one prompt, one answer.
 #include <unistd.h>
 
+#include <CLI/CLI.hpp>
 #include <algorithm>
 #include <iomanip>
 #include <memory>

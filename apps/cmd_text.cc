@@ -1,5 +1,6 @@
 // SPDX-License-Identifier: Apache-2.0
 // rill tokenize, detokenize, template: the text side by itself.
+#include <CLI/CLI.hpp>
 #include <iostream>
 #include <memory>
 

@@ -1,5 +1,6 @@
 // SPDX-License-Identifier: Apache-2.0
 // rill verify: the promise of equal bits, on the user's model and machine.
+#include <CLI/CLI.hpp>
 #include <algorithm>
 #include <memory>
 #include <optional>

@@ -1,6 +1,7 @@
 // SPDX-License-Identifier: Apache-2.0
 #include "common_options.h"
 
+#include <CLI/CLI.hpp>
 #include <charconv>
 
 #include "base/json.h"

@@ -1,7 +1,6 @@
 // SPDX-License-Identifier: Apache-2.0
 // The options that all commands share which compute.
 #pragma once
-#include <CLI/CLI.hpp>
 #include <cstdint>
 #include <string>
 #include <vector>
@@ -9,6 +8,10 @@
 #include "engine/loaded_model.h"
 #include "rank_options.h"
 #include "rill/options.h"
+
+namespace CLI {
+class App;
+}
 
 namespace rill::apps {
 

@@ -1,6 +1,7 @@
 // SPDX-License-Identifier: Apache-2.0
 #include "generation_options.h"
 
+#include <CLI/CLI.hpp>
 #include <charconv>
 #include <iomanip>
 #include <sstream>

@@ -1,7 +1,6 @@
 // SPDX-License-Identifier: Apache-2.0
 // The options of `rill run` and `rill chat` that shape the text.
 #pragma once
-#include <CLI/CLI.hpp>
 #include <cstdint>
 #include <optional>
 #include <string>
@@ -9,6 +8,10 @@
 
 #include "engine/loaded_model.h"
 #include "rill/generate.h"
+
+namespace CLI {
+class App;
+}
 
 namespace rill::apps {
 

@@ -2,9 +2,13 @@
 // What is wrong with a command line, in words of ours: what CLI11 says is short of what was
 // expected, and it names an option's first spelling.
 #pragma once
-#include <CLI/CLI.hpp>
 #include <string>
 #include <vector>
+
+namespace CLI {
+class App;
+class ParseError;
+}
 
 namespace rill::apps {
 

@@ -1,7 +1,6 @@
 // SPDX-License-Identifier: Apache-2.0
 // What Rill's programs share: the one place where errors are caught, and output that is checked.
 #pragma once
-#include <CLI/CLI.hpp>
 #include <functional>
 #include <map>
 #include <set>
@@ -11,6 +10,10 @@
 
 #include "base/error.h"
 #include "comm/communicator.h"
+
+namespace CLI {
+class App;
+}
 
 namespace rill::apps {
 

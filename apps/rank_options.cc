@@ -1,6 +1,7 @@
 // SPDX-License-Identifier: Apache-2.0
 #include "rank_options.h"
 
+#include <CLI/CLI.hpp>
 #include <charconv>
 #include <span>
 #include <string>

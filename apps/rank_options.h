@@ -1,7 +1,6 @@
 // SPDX-License-Identifier: Apache-2.0
 // --tp and --sp: how the ranks that mpirun or srun started share a model.
 #pragma once
-#include <CLI/CLI.hpp>
 #include <functional>
 #include <memory>
 #include <string>
