@@ -1,14 +1,14 @@
 #!/usr/bin/env bash
 # SPDX-License-Identifier: Apache-2.0
 # Finds what Rill needs and this machine lacks, and installs it with apt-get (Debian, Ubuntu).
-#   tools/install-deps.sh [--check] [build] [compiler] [ranks] [tools] [plots] [slurm] [mpich] [network] [vm]
+#   tools/install-deps.sh [--check] [build] [compiler] [ranks] [tools] [plots] [slurm] [mpich] [network] [vm] [cache]
 # build: what compiling and testing take (the default). compiler: of that, what remains where the
 # libraries come from a folder of source archives (tools/fetch-sources.sh). tools: clang with its sanitizers, libFuzzer
 # and OpenMP, clang-format, shellcheck, and valgrind, which counts instructions. ranks: MPI, to run one model on several processes or
 # machines, and hwloc, which knows the memories of a machine. plots: gnuplot, which draws what benchmarks measured. slurm: what
 # cluster/local-slurm.sh starts. mpich: the other MPI, to test with it. network: what
 # cluster/local-network.sh makes hosts with. vm: what tests/base/two_nodes_test.sh makes a machine of two NUMA
-# nodes with. --check: install nothing, only say what is missing.
+# nodes with. cache: ccache, with which CI compiles once what two of its builds share. --check: install nothing, only say what is missing.
 # Silent when nothing is missing. Exit status 0: all there; 1: something is missing.
 set -u
 
@@ -17,9 +17,9 @@ groups=()
 for argument in "$@"; do
   case "$argument" in
     --check) check_only=yes ;;
-    build | compiler | ranks | tools | plots | slurm | mpich | network | vm) groups+=("$argument") ;;
+    build | compiler | ranks | tools | plots | slurm | mpich | network | vm | cache) groups+=("$argument") ;;
     *)
-      echo "tools/install-deps.sh: '$argument' is unknown; use --check, build, compiler, ranks, tools, plots, slurm, mpich, network or vm" >&2
+      echo "tools/install-deps.sh: '$argument' is unknown; use --check, build, compiler, ranks, tools, plots, slurm, mpich, network, vm or cache" >&2
       exit 2
       ;;
   esac
@@ -141,6 +141,7 @@ find_missing() {
         need openmpi-bin has mpirun
         [ -z "$(compiler)" ] || need libhwloc-dev has_header hwloc.h
         ;;
+      cache) need ccache has ccache ;;
       plots) need gnuplot-nox has gnuplot ;;
       slurm)
         need slurmctld has slurmctld

@@ -1,7 +1,7 @@
 #!/usr/bin/env bash
 # SPDX-License-Identifier: Apache-2.0
-# Builds everything with MPICH, in a build folder of its own, and runs the tests of ranks under its
-# launcher. Usage: mpich_test.sh BUILD_FOLDER [CMAKE_OPTIONS...]
+# Builds the programs and the tests of ranks with MPICH, in a build folder of its own, and runs them
+# under its launcher. Usage: mpich_test.sh BUILD_FOLDER [CMAKE_OPTIONS...]
 set -eu
 root=$(cd "$(dirname "$0")/../.." && pwd)
 mkdir -p "$1/launcher"
@@ -15,7 +15,8 @@ done
 export PATH="$build/launcher:$PATH"
 cmake -S "$root" -B "$build" -DCMAKE_BUILD_TYPE=Release -DRILL_MPI=ON \
   -DMPI_CXX_COMPILER="$build/launcher/mpicxx" --log-level=WARNING "$@"
-cmake --build "$build" --parallel "$(nproc)"
+tests=(mpi_test failure_test plan_mpi_test launcher_test comm_test fault_test handshake_test)
+cmake --build "$build" --parallel "$(nproc)" --target programs "${tests[@]}"
 # Were they really built with it?
 ldd "$build/bin/rill" | grep -q libmpich || {
   echo "$build/bin/rill is not linked with MPICH:" >&2
@@ -23,4 +24,4 @@ ldd "$build/bin/rill" | grep -q libmpich || {
   exit 1
 }
 ctest --test-dir "$build" --output-on-failure --no-tests=error -j "$(nproc)" \
-  -R '^(mpi_test|failure_test|plan_mpi_test|launcher_test|comm_test|fault_test|handshake_test)[.]'
+  -R "^($(IFS='|' && echo "${tests[*]}"))[.]"
