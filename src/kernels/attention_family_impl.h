@@ -5,7 +5,6 @@
 #include "kernels/attention_product_impl.h"
 
 namespace rill {
-namespace {
 
 // The functions of one kind of scores and one of values by number of rows. In a tile of several
 // times score_rows `tall` takes most rows, or all: it reads floats. If K and V are not floats,
@@ -19,6 +18,9 @@ struct AttentionFamily {
   ValuesTogether values_together[kFewQueries + 1];
   const AttentionFamily *first, *tall;
 };
+
+namespace {
+
 template <class Kind, int R = Kind::Product::kRows>
 constexpr void fill_scores(AttentionFamily& family) {
   if constexpr (R > 0) {
@@ -76,33 +78,38 @@ struct Tall : P {
 
 template <class P, Copy kCopy = Copy::NONE>
 using Fp32Kind = FloatKind<P, sizeof(float), kCopy>;
-constexpr AttentionFamily kTallF32 =
-    attention_family_of<Fp32Kind<Tall<PlainProduct<LoadF32>>, Copy::READS>>();
-constexpr AttentionFamily kAttendF32 =
-    attention_family_of<Fp32Kind<PlainProduct<LoadF32>>>(nullptr, &kTallF32);
-constexpr AttentionFamily kFirstF16 =
-    attention_family_of<Fp32Kind<PlainProduct<KeepF16>, Copy::KEEPS>>();
-constexpr AttentionFamily kAttendF16 =
-    attention_family_of<Fp32Kind<PlainProduct<LoadF16>>>(&kFirstF16, &kTallF32);
+template <bool kOddFirst>
+using TallPairs = Fp32Kind<Tall<PairProduct<kOddFirst, LoadFloatPairs>>, Copy::READS>;
+template <bool kOddFirst>
+using FirstPairs = Fp32Kind<PairProduct<kOddFirst, KeepPairs>, Copy::KEEPS>;
 
-template <bool kOddFirst>
-constexpr AttentionFamily kTallPairs =
-    attention_family_of<Fp32Kind<Tall<PairProduct<kOddFirst, LoadFloatPairs>>, Copy::READS>>();
-template <bool kOddFirst>
-constexpr AttentionFamily kFirstPairs =
-    attention_family_of<Fp32Kind<PairProduct<kOddFirst, KeepPairs>, Copy::KEEPS>>();
-template <bool kOddFirst>
-constexpr AttentionFamily kAttendPairs = attention_family_of<Fp32Kind<PairProduct<kOddFirst>>>(
-    &kFirstPairs<kOddFirst>, &kTallPairs<kOddFirst>);
+}  // namespace
 
+RILL_FLOATS(AttentionFamily, kTallF32,
+            attention_family_of<Fp32Kind<Tall<PlainProduct<LoadF32>>, Copy::READS>>())
+RILL_FLOATS(AttentionFamily, kAttendF32,
+            attention_family_of<Fp32Kind<PlainProduct<LoadF32>>>(nullptr, &kTallF32))
+RILL_FLOATS(AttentionFamily, kFirstF16,
+            attention_family_of<Fp32Kind<PlainProduct<KeepF16>, Copy::KEEPS>>())
+RILL_FLOATS(AttentionFamily, kAttendF16,
+            attention_family_of<Fp32Kind<PlainProduct<LoadF16>>>(&kFirstF16, &kTallF32))
+RILL_FLOATS(AttentionFamily, kTallAscending, attention_family_of<TallPairs<false>>())
+RILL_FLOATS(AttentionFamily, kFirstAscending, attention_family_of<FirstPairs<false>>())
+RILL_FLOATS(AttentionFamily, kAttendAscending,
+            attention_family_of<Fp32Kind<PairProduct<false>>>(&kFirstAscending, &kTallAscending))
 #if defined(RILL_BF16_DOT)
-constexpr AttentionFamily kAttendOddFirst =
-    attention_family_of<FloatKind<Bf16Product, sizeof(uint16_t)>>();
+RILL_ODD_FIRST(AttentionFamily, kAttendOddFirst,
+               attention_family_of<FloatKind<Bf16Product, sizeof(uint16_t)>>())
 #else
-constexpr const AttentionFamily& kAttendOddFirst = kAttendPairs<true>;
+RILL_ODD_FIRST(AttentionFamily, kTallOddFirst, attention_family_of<TallPairs<true>>())
+RILL_ODD_FIRST(AttentionFamily, kFirstOddFirst, attention_family_of<FirstPairs<true>>())
+RILL_ODD_FIRST(AttentionFamily, kAttendOddFirst,
+               attention_family_of<Fp32Kind<PairProduct<true>>>(&kFirstOddFirst, &kTallOddFirst))
 #endif
-constexpr AttentionFamily kAttendRuns = attention_family_of<RunKind>();
-constexpr AttentionFamily kAttendInt8 = attention_family_of<CodeScores, CodeValues>();
+RILL_RUNS(AttentionFamily, kAttendRuns, attention_family_of<RunKind>())
+RILL_CODES(AttentionFamily, kAttendInt8, attention_family_of<CodeScores, CodeValues>())
+
+namespace {
 
 inline const AttentionFamily& attention_family(const AttentionTile& t) {
   if (t.kv == Format::F32) return kAttendF32;
@@ -110,7 +117,7 @@ inline const AttentionFamily& attention_family(const AttentionTile& t) {
   if (t.kv == Format::INT8) return kAttendInt8;
   return t.operand == Operand::BF16      ? kAttendOddFirst
          : t.operand == Operand::BF16X32 ? kAttendRuns
-                                         : kAttendPairs<false>;
+                                         : kAttendAscending;
 }
 
 // How many of the tile's keys are seen by any of some rows, rounded up to 16.

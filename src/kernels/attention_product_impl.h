@@ -20,6 +20,8 @@ constexpr size_t padded(size_t head_dim) {
   return (head_dim + 15) / 16 * 16;
 }
 
+}  // namespace
+
 // What the rows of a block's state are multiplied with when it is joined with earlier states: the
 // i-th join is state = earlier[i] * f[i] + state * g[i].
 struct Joins {
@@ -55,6 +57,8 @@ using ValueFunction = void (*)(const AttentionTile& t, const Stretch& stretch,
                                const ValueParts& parts, const float* p, const ValueSink& sink);
 using ScoresTogether = void (*)(const AttentionJob* jobs, size_t count);
 using ValuesTogether = void (*)(const AttentionJob* jobs, size_t count, const Joins* const* joins);
+
+namespace {
 
 // What a kind of product does with the copy of K and V as floats: nothing, make it, read it.
 enum class Copy { NONE, KEEPS, READS };

@@ -19,6 +19,8 @@ constexpr size_t kBlockTiles = 32;                   // that share a widened pie
 // the L1 cache holds, are 3 to 5 % slower on a Xeon with 2 MiB of L2.
 constexpr size_t kMostPiece = 512;
 
+}  // namespace
+
 // Where a tile's sums are: [rows][kBlockRow] each.
 struct BlockJob {
   const float* x;      // row 0, first k of the piece
@@ -34,6 +36,13 @@ struct BlockJob {
   const float* addend[3];
 };
 using BlockFunction = void (*)(const BlockJob& job);
+
+// By number of rows, 1 to kBlockRows: of the first tile of a piece, and of the others.
+struct BlockFunctions {
+  BlockFunction first[kBlockRows + 1], others[kBlockRows + 1];
+};
+
+namespace {
 
 // Where a tile's weights come from: the piece, widened already, or the panels, of which the first
 // tile of a piece makes it.
@@ -109,10 +118,6 @@ void block_tile(const BlockJob& job) {
   each([&](V& sum, size_t at) RILL_INLINE_LAMBDA { store(job.out + at, sum); });
 }
 
-// By number of rows, 1 to kBlockRows: of the first tile of a piece, and of the others.
-struct BlockFunctions {
-  BlockFunction first[kBlockRows + 1], others[kBlockRows + 1];
-};
 template <Format kFormat, bool kOddFirst, int R = kBlockRows>
 constexpr void fill_blocks(BlockFunctions& functions) {
   if constexpr (R > 0) {
@@ -127,10 +132,15 @@ constexpr BlockFunctions block_functions() {
   fill_blocks<kFormat, kOddFirst>(functions);
   return functions;
 }
-constexpr BlockFunctions kBlockF32 = block_functions<Format::F32, false>();
-constexpr BlockFunctions kBlockF16 = block_functions<Format::F16, false>();
-constexpr BlockFunctions kBlockAscending = block_functions<Format::BF16, false>();
-constexpr BlockFunctions kBlockOddFirst = block_functions<Format::BF16, true>();
+
+}  // namespace
+
+RILL_FLOATS(BlockFunctions, kBlockF32, block_functions<Format::F32, false>())
+RILL_FLOATS(BlockFunctions, kBlockF16, block_functions<Format::F16, false>())
+RILL_FLOATS(BlockFunctions, kBlockAscending, block_functions<Format::BF16, false>())
+RILL_FLOATS(BlockFunctions, kBlockOddFirst, block_functions<Format::BF16, true>())
+
+namespace {
 
 inline const BlockFunctions& block_functions(Format format, Operand operand) {
   if (format == Format::F32) return kBlockF32;

@@ -5,10 +5,10 @@
 #pragma once
 #include "kernels/inline.h"
 #include "kernels/next_page.h"
+#include "kernels/shared.h"
 #include "kernels/table.h"
 
 namespace rill {
-namespace {
 
 // Rows [0, rows) of x times panels [0, panels) of w, over k in [k_begin, k_end).
 struct ProductJob {
@@ -48,6 +48,15 @@ struct PointedJob {
   RILL_INLINE operator const ProductJob&() const { return job; }
 };
 using ProductFunction = void (*)(const ProductJob& job);
+
+// The functions of one product by number of rows, 1 to Product::kRows.
+struct ProductFamily {
+  int rows;  // the most
+  ProductFunction function[kMostRows + 1];
+  size_t panels[kMostRows + 1];  // side by side in the tile
+};
+
+namespace {
 
 constexpr Format kIntFormats[] = {Format::INT8, Format::INT4};
 // What the codes of weights are stored with in addition, so that they are not negative.
@@ -573,13 +582,6 @@ void product(const ProductJob& job) {
     for (; panel < job.panels; ++panel) tile<Product, R, 1>(job, panel);
 }
 
-// The functions of one product by number of rows, 1 to Product::kRows.
-struct ProductFamily {
-  int rows;  // the most
-  ProductFunction function[kMostRows + 1];
-  size_t panels[kMostRows + 1];  // side by side in the tile
-};
-
 template <class Product, int R = Product::kRows>
 constexpr void fill_family(ProductFamily& family) {
   if constexpr (R > 0) {
@@ -596,13 +598,17 @@ constexpr ProductFamily family_of() {
   return family;
 }
 
-constexpr ProductFamily kF32 = family_of<PlainProduct<LoadF32>>();
-constexpr ProductFamily kF16 = family_of<PlainProduct<LoadF16>>();
-constexpr ProductFamily kAscending = family_of<PairProduct<false>>();
-constexpr ProductFamily kOddFirst = family_of<Bf16Product>();
-constexpr ProductFamily kRuns = family_of<RunProduct>();
-constexpr ProductFamily kInt8 = family_of<IntProduct<Format::INT8>>();
-constexpr ProductFamily kInt4 = family_of<IntProduct<Format::INT4>>();
+}  // namespace
+
+RILL_FLOATS(ProductFamily, kF32, family_of<PlainProduct<LoadF32>>())
+RILL_FLOATS(ProductFamily, kF16, family_of<PlainProduct<LoadF16>>())
+RILL_FLOATS(ProductFamily, kAscending, family_of<PairProduct<false>>())
+RILL_ODD_FIRST(ProductFamily, kOddFirst, family_of<Bf16Product>())
+RILL_RUNS(ProductFamily, kRuns, family_of<RunProduct>())
+RILL_CODES(ProductFamily, kInt8, family_of<IntProduct<Format::INT8>>())
+RILL_CODES(ProductFamily, kInt4, family_of<IntProduct<Format::INT4>>())
+
+namespace {
 
 // The functions for weights of `format` against activations of `operand`.
 inline const ProductFamily& family(Format format, Operand operand) {

@@ -9,7 +9,8 @@ and compares them with what instruction_counts.txt has on record.
 
 - scalar and AVX2 kernels: instructions that run, counted by valgrind's callgrind.
 - AVX-512 and beyond, which valgrind does not run: the instructions of the innermost loop of each
-  product and, of these, the ones that multiply.
+  product and, of these, the ones that multiply. What a target takes from another one (shared.h) is
+  counted where it stands.
 
 Another compiler gives other counts: then the exit status is 77 (cannot be compared here).
 """
