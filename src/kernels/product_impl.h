@@ -30,6 +30,17 @@ struct ProductJob {
 
   RILL_INLINE const char* row(int r) const { return x + static_cast<size_t>(r) * x_stride; }
 };
+using ProductFunction = void (*)(const ProductJob& job);
+
+// The functions of one product by number of rows, 1 to Product::kRows.
+struct ProductFamily {
+  int rows;  // the most
+  ProductFunction function[kMostRows + 1];
+  size_t panels[kMostRows + 1];  // side by side in the tile
+};
+
+namespace {
+
 // A job whose rows' addresses stay in registers, where there are enough of these: else they are
 // added up in every step.
 template <int R>
@@ -47,16 +58,6 @@ struct PointedJob {
   RILL_INLINE const char* row(int r) const { return rows[r]; }
   RILL_INLINE operator const ProductJob&() const { return job; }
 };
-using ProductFunction = void (*)(const ProductJob& job);
-
-// The functions of one product by number of rows, 1 to Product::kRows.
-struct ProductFamily {
-  int rows;  // the most
-  ProductFunction function[kMostRows + 1];
-  size_t panels[kMostRows + 1];  // side by side in the tile
-};
-
-namespace {
 
 constexpr Format kIntFormats[] = {Format::INT8, Format::INT4};
 // What the codes of weights are stored with in addition, so that they are not negative.
