@@ -83,7 +83,7 @@ RILL_INLINE void block_step(const BlockJob& job, const float* const (&x)[R], siz
   for (int r = 0; r < R; ++r) {
     const V a = splat(x[r][k + kOdd]);
 #pragma GCC unroll 16
-    for (size_t p = 0; p < kBlockPanels; ++p) add_product(acc[r][p], w[p], a);
+    for (size_t p = 0; p < kBlockPanels; ++p) acc[r][p] = fma(w[p], a, acc[r][p]);
   }
 }
 

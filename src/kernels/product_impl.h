@@ -55,8 +55,12 @@ struct PointedJob {
       asm("" : "+r"(rows[r]));  // so that no row is taken from another
     }
   }
-  RILL_INLINE const char* row(int r) const { return rows[r]; }
-  RILL_INLINE operator const ProductJob&() const { return job; }
+  RILL_INLINE const char* row(int r) const {
+    return rows[r];
+  }
+  RILL_INLINE operator const ProductJob&() const {
+    return job;
+  }
 };
 
 constexpr Format kIntFormats[] = {Format::INT8, Format::INT4};
@@ -101,6 +105,26 @@ RILL_INLINE size_t row_of(const ProductJob& job, int r) {
   return static_cast<size_t>(r) * job.x_stride;
 }
 
+// sum += w * a, and the odd elements of pairs, in a tile of R rows.
+#if defined(RILL_TIGHT_TILES)
+constexpr int kTightRows = 3;  // from so many on
+#else
+constexpr int kTightRows = kMostRows + 1;
+RILL_INLINE void add_product(V& sum, V w, V a) {
+  sum = fma(w, a, sum);
+}
+RILL_INLINE V load_odd(const void* pairs) {
+  return widen_odd(pairs);
+}
+#endif
+template <int R>
+RILL_INLINE void add_product_of(V& sum, V w, V a) {
+  if constexpr (R >= kTightRows)
+    add_product(sum, w, a);
+  else
+    sum = fma(w, a, sum);
+}
+
 // fp32 activations; weights of any type that widens to sixteen floats per k, which stand at `w`.
 // from(): the same in a job.
 struct LoadF32 {
@@ -138,8 +162,7 @@ struct PlainProduct {
     for (int r = 0; r < R; ++r) {
       const V a = splat(reinterpret_cast<const float*>(job.row(r))[k]);
 #pragma GCC unroll 16
-      for (int p = 0; p < part.count; ++p)
-        add_product(acc[r][part.first + p], b[p], a);
+      for (int p = 0; p < part.count; ++p) add_product_of<R>(acc[r][part.first + p], b[p], a);
     }
   }
 };
@@ -148,27 +171,28 @@ struct PlainProduct {
 // other.
 struct LoadPairs {
   static constexpr size_t kBytes = 64;
-  template <bool kOdd>
+  template <bool kOdd, int R = 1>
   static RILL_INLINE V at(const char* w) {
+    if constexpr (kOdd && R >= kTightRows) return load_odd(w);
     return kOdd ? widen_odd(w) : widen_even(w);
   }
-  template <bool kOdd>
+  template <bool kOdd, int R>
   static RILL_INLINE V from(const ProductJob&, const char* w) {
-    return at<kOdd>(w);
+    return at<kOdd, R>(w);
   }
 };
 struct LoadFloatPairs {
   static constexpr size_t kBytes = 128;
-  template <bool kOdd>
+  template <bool kOdd, int>
   static RILL_INLINE V from(const ProductJob&, const char* w) {
     return LoadF32::at(w + kOdd * LoadF32::kBytes);
   }
 };
 // Leaves the floats at job.copy, as LoadFloatPairs reads them.
 struct KeepPairs : LoadPairs {
-  template <bool kOdd>
+  template <bool kOdd, int R>
   static RILL_INLINE V from(const ProductJob& job, const char* w) {
-    const V floats = at<kOdd>(w);
+    const V floats = at<kOdd, R>(w);
     store(reinterpret_cast<float*>(job.copy + 2 * (w - job.w) + kOdd * LoadF32::kBytes), floats);
     return floats;
   }
@@ -182,20 +206,20 @@ struct PairProduct {
   static constexpr size_t kStep = 2, kStepBytes = Load::kBytes;
   static constexpr int panels(int rows) { return float_panels(rows); }
 
-  // One half of the pair for k, which stands at `pairs` for panel 0.
-  template <int R, int P, bool kOdd, class Job>
+  // One half of the pair for k, which stands at `pairs` for panel 0; kTight: the other one follows.
+  template <int R, int P, bool kOdd, bool kTight = true, class Job>
   static RILL_INLINE void half(const Job& job, const char* pairs, size_t k, V (&acc)[R][P],
                                const Part& part) {
     V b[P];
 #pragma GCC unroll 16
     for (int p = 0; p < part.count; ++p)
-      b[p] = Load::template from<kOdd>(job, pairs + panel_of(job, part, p));
+      b[p] = Load::template from < kOdd, kTight ? R : 1 > (job, pairs + panel_of(job, part, p));
 #pragma GCC unroll 16
     for (int r = 0; r < R; ++r) {
       const V a = splat(reinterpret_cast<const float*>(job.row(r))[k + kOdd]);
 #pragma GCC unroll 16
       for (int p = 0; p < part.count; ++p)
-        add_product(acc[r][part.first + p], b[p], a);
+        add_product_of<kTight ? R : 1>(acc[r][part.first + p], b[p], a);
     }
   }
   template <int R, int P, class Job>
@@ -281,10 +305,10 @@ struct RunSums {
       const Pair pair = splat_pair(job.x + row_of(job, r) + k * 2);
       const V a = kOdd ? odd_half(pair) : even_half(pair);
 #pragma GCC unroll 16
-      for (int p = 0; p < P; ++p) add_product(acc[r][p], b[p], a);
+      for (int p = 0; p < P; ++p) acc[r][p] = fma(b[p], a, acc[r][p]);
     }
 #else
-    PairProduct<false>::half<R, P, kOdd>(job, pairs, k, acc, Part{0, P});
+    PairProduct<false>::half<R, P, kOdd, false>(job, pairs, k, acc, Part{0, P});
 #endif
   }
 };
@@ -528,22 +552,24 @@ RILL_INLINE void run_steps(const ProductJob& job, const char* w, V (&acc)[R][P])
       if (job.ahead) k = run_turns<Product, 1>(job, w, k, acc);
     k = run_turns<Product, kSteps>(job, w, k, acc);
   }
-  const auto rest = [&](const auto& pointed) RILL_INLINE_LAMBDA {
-    if (!job.ahead) {
+  if constexpr (kRegisters < 32) {
+    const PointedJob<R> pointed(job);
+    if (!job.ahead)
       for (; k < job.k_end; k += Product::kStep)
         Product::template step<R, P>(pointed, w, k, acc, Part{0, P});
-      return;
-    }
     for (; k < job.k_end; k += Product::kStep) {
-      prefetch_next_page<Product, R>(job, w, k, Part{0, P});
       prefetch<Product, R>(job, w, k, Part{0, P});
       Product::template step<R, P>(pointed, w, k, acc, Part{0, P});
     }
-  };
-  if constexpr (kRegisters < 32)
-    rest(PointedJob<R>(job));
-  else
-    rest(job);
+    return;
+  }
+  for (; k < job.k_end; k += Product::kStep) {
+    if (job.ahead) {
+      prefetch_next_page<Product, R>(job, w, k, Part{0, P});
+      prefetch<Product, R>(job, w, k, Part{0, P});
+    }
+    Product::template step<R, P>(job, w, k, acc, Part{0, P});
+  }
 }
 
 // ---- Tiles of R rows and P panels, and the functions for R rows and any number of panels. ----

@@ -74,14 +74,6 @@ inline V div(V x, V y) {
 inline V fma(V x, V y, V z) {
   return {_mm256_fmadd_ps(x.a, y.a, z.a), _mm256_fmadd_ps(x.b, y.b, z.b)};
 }
-// Written out, since GCC 12 else lets sums change registers, and runs out of these.
-inline void add_product(__m256& sum, __m256 x, __m256 y) {
-  asm("vfmadd231ps %2, %1, %0" : "+x"(sum) : "x"(x), "x"(y));
-}
-inline void add_product(V& sum, V x, V y) {
-  add_product(sum.a, x.a, y.a);
-  add_product(sum.b, x.b, y.b);
-}
 inline V max(V x, V y) {
   return {_mm256_max_ps(x.a, y.a), _mm256_max_ps(x.b, y.b)};
 }
@@ -141,21 +133,36 @@ inline V widen_even(const void* pairs) {
   return {_mm256_castsi256_ps(_mm256_slli_epi32(load_ints(pairs, 0), 16)),
           _mm256_castsi256_ps(_mm256_slli_epi32(load_ints(pairs, 1), 16))};
 }
-// A load of its own, and the mask from memory: the registers are just enough for a tile of 12 sums,
-// two weights and an activation.
+inline V widen_odd(const void* pairs) {
+  const __m256i mask = _mm256_set1_epi32(static_cast<int>(0xffff0000));
+  return {_mm256_castsi256_ps(_mm256_and_si256(load_ints(pairs, 0), mask)),
+          _mm256_castsi256_ps(_mm256_and_si256(load_ints(pairs, 1), mask))};
+}
+
+// What a tile that takes nearly all registers does in place of fma and widen_odd. GCC 12 lets sums
+// change registers, keeps weights for both halves of a pair, and runs out of registers.
+#define RILL_TIGHT_TILES
+inline void add_product(__m256& sum, __m256 x, __m256 y) {
+  asm("vfmadd231ps %2, %1, %0" : "+x"(sum) : "x"(x), "x"(y));
+}
+inline void add_product(V& sum, V x, V y) {
+  add_product(sum.a, x.a, y.a);
+  add_product(sum.b, x.b, y.b);
+}
 alignas(32) constexpr uint32_t kUpperHalves[8] = {0xffff0000, 0xffff0000, 0xffff0000, 0xffff0000,
                                                   0xffff0000, 0xffff0000, 0xffff0000, 0xffff0000};
-inline __m256 widen_odd(const __m256i* pairs) {
+inline __m256 load_odd(const __m256i* pairs) {
   __m256 odd;
   asm("vmovdqu %1, %0\n\tvpand %2, %0, %0"
       : "=&x"(odd)
       : "m"(*pairs), "m"(*reinterpret_cast<const __m256i*>(kUpperHalves)));
   return odd;
 }
-inline V widen_odd(const void* pairs) {
+inline V load_odd(const void* pairs) {
   const auto* words = static_cast<const __m256i*>(pairs);
-  return {widen_odd(words), widen_odd(words + 1)};
+  return {load_odd(words), load_odd(words + 1)};
 }
+
 inline V load_f16(const void* p) {
   const auto* halves = static_cast<const __m128i*>(p);
   return {_mm256_cvtph_ps(_mm_loadu_si128(halves)), _mm256_cvtph_ps(_mm_loadu_si128(halves + 1))};

@@ -13,7 +13,7 @@ using V = __m512;   // 16 floats
 using I = __m512i;  // 16 int32
 
 constexpr int kFloatRows = 12, kIntRows = 6, kRegisters = 32;
-constexpr int kBesideSums = 12;
+constexpr int kBesideSums = 24;  // all: registers are enough
 // Up to this many rows a thread does little but read, and the processor's own prefetching, left
 // alone with two streams, reads at the memory's speed; being asked for every line costs it 4 % of
 // that (bf16) to 15 % (int8, all on a Zen 5; reading.h says where it is so). With more rows it
@@ -61,9 +61,6 @@ inline V div(V a, V b) {
 }
 inline V fma(V a, V b, V c) {
   return _mm512_fmadd_ps(a, b, c);
-}
-inline void add_product(V& sum, V x, V y) {
-  sum = fma(x, y, sum);
 }
 inline V max(V a, V b) {
   return _mm512_max_ps(a, b);

@@ -81,9 +81,6 @@ inline V div(const V& a, const V& b) {
 inline V fma(const V& a, const V& b, const V& c) {  // a * b + c
   return each([&](int j) { return __builtin_fmaf(a.f[j], b.f[j], c.f[j]); });
 }
-inline void add_product(V& sum, const V& a, const V& b) {  // into a sum that stays in its register
-  sum = fma(a, b, sum);
-}
 inline V max(const V& a, const V& b) {  // b where either is NaN, as MAXPS
   return each([&](int j) { return a.f[j] > b.f[j] ? a.f[j] : b.f[j]; });
 }
