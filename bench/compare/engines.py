@@ -297,6 +297,16 @@ def stations(paths, scope):
         yield jobs
 
 
+def only(plan, columns):
+    """Of a plan the jobs that yield one of `columns`; a name that none yields is a mistake."""
+    known = {column for jobs in plan for job in jobs for column in job.columns}
+    if unknown := [column for column in columns if column not in known]:
+        raise SystemExit(f"--columns: no engine here yields {', '.join(unknown)}; "
+                         f"there are {', '.join(sorted(known))}")
+    picked = [[job for job in jobs if set(columns) & set(job.columns)] for jobs in plan]
+    return [jobs for jobs in picked if jobs]
+
+
 def rill_only(paths, scope):
     f32 = [*RILL_TESTS["pp512"], "--compute", "f32"]
     return [

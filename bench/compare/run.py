@@ -51,6 +51,9 @@ def parse_arguments(arguments):
                         help="rounds of what takes a peer minutes: decode behind more than 4096 "
                         "tokens, PyTorch (as --rounds)")
     parser.add_argument("-t", "--threads", type=int, default=len(os.sched_getaffinity(0)))
+    parser.add_argument("--columns", metavar="NAMES",
+                        help="only jobs that yield one of these: pp512, pp4096, tg@4096, ..., as "
+                        "engines.py lists them (default: all)")
     parser.add_argument("--depths", default=DEFAULT_DEPTHS,
                         help=f"contexts behind which tokens are generated ({DEFAULT_DEPTHS}); peers "
                         "go to 16384 at most")
@@ -96,6 +99,8 @@ def main(arguments):
         if "PyTorch" not in options.peers:
             paths.torch_python = None
         plan = list(engines.stations(paths, scope_of(options)))
+        if options.columns:
+            plan = engines.only(plan, options.columns.split(","))
         measure.run_rounds(plan, options.rounds, shlex.split(options.prefix), options.limit, results)
     if "quality" in options.steps:
         setup_peers.shell(setup_peers.python_of(options.work), engines.HERE / "q4_quality.py", "--rill",

@@ -97,6 +97,16 @@ class Plan(unittest.TestCase):
         self.assertIn(("llama.cpp", "16"), deep)
         self.assertEqual({job.engine for job in jobs if "tg@32768" in job.columns}, {"Rill"})
 
+    def test_only_the_columns_that_are_asked_for(self):
+        plan = list(engines.stations(PATHS, scope()))
+        picked = engines.only(plan, ["pp512", "memory"])
+        columns = {column for jobs in picked for job in jobs for column in job.columns}
+        self.assertTrue({"pp512", "memory"} <= columns)
+        self.assertNotIn("tg@4096", columns)
+        self.assertTrue(all(picked))
+        with self.assertRaisesRegex(SystemExit, "no engine here yields pp5; there are .*pp512"):
+            engines.only(plan, ["pp5"])
+
     def test_long_jobs_of_peers_run_in_fewer_rounds(self):
         jobs = [job for station in engines.stations(PATHS, scope(long_rounds=1)) for job in station]
         few = {(job.engine, job.columns[0]) for job in jobs if job.rounds == 1}
